@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PETAL_FABRIC_BACKUP_H
+#define PETAL_FABRIC_BACKUP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fabric/log.h"
+#include "rings/record.h"
+
+/**
+ * DOC: backup - a member that keeps what the primary writes into its memory
+ *
+ * The primary writes one-sided, at equal offsets, and says nothing else. The
+ * backup's CPU looks at the place where the next record has to be: it is there
+ * when lsn, epoch and every CRC say so, and then M moves over it. The journal
+ * takes it from the same memory, and then D moves.
+ *
+ *    D <= M <= what has landed
+ *
+ * It does no I/O; see struct petal_backup_port.
+ *
+ * Threads: one.
+ */
+
+struct petal_backup_port {
+	void *self;
+	/* Write our acknowledgement line into the primary's memory: 0, -EAGAIN. */
+	int (*acknowledge)(void *self);
+	/* Journal whole records; petal_backup_journaled() follows. */
+	int (*journal)(void *self, const struct petal_record_cursor *from,
+		       const struct petal_record_cursor *to, uint64_t trim_pos);
+	/* The journal may forget what lies before. */
+	void (*trim)(void *self, uint64_t pos);
+};
+
+struct petal_backup_counts {
+	uint64_t records;
+	uint64_t bytes;
+	uint64_t corrupt; /* visits that met a record that cannot be */
+	uint64_t starts;
+};
+
+struct petal_backup {
+	struct petal_log *log;
+	struct petal_backup_port port;
+	struct petal_record_cursor cursor; /* M */
+	struct petal_record_cursor journaled_to;
+	uint64_t disk_pos; /* D */
+	uint64_t trim_pos;
+	uint64_t told_memory_pos;
+	uint64_t told_disk_pos;
+	unsigned self; /* our member index: which line we acknowledge in */
+	bool started;	 /* the primary told us where to go on */
+	bool journal_busy;
+	bool journal_frozen;
+	struct petal_backup_counts counts;
+};
+
+void petal_backup_open(struct petal_backup *backup, struct petal_log *log,
+		       unsigned self, const struct petal_backup_port *port);
+
+/**
+ * petal_backup_restore() - take records back from the journal, at start
+ * @from: where they begin; crc is not used
+ * @bytes: whole records
+ * @length: how many bytes of them
+ * @trim_pos: what the journal knew to be done
+ *
+ * Called for each live batch, oldest first. A batch that does not follow the
+ * one before begins the log anew.
+ *
+ * Return: 0, or -PETAL_ECORRUPT when the bytes are not the records they claim
+ * to be; what was restored before stays.
+ */
+int petal_backup_restore(struct petal_backup *backup,
+			 const struct petal_record_cursor *from,
+			 const void *bytes, uint64_t length,
+			 uint64_t trim_pos);
+
+/**
+ * petal_backup_start() - the primary says where our log goes on
+ */
+void petal_backup_start(struct petal_backup *backup,
+			const struct petal_record_cursor *start);
+
+/**
+ * petal_backup_stop() - the primary is gone; nothing is acknowledged any more
+ */
+void petal_backup_stop(struct petal_backup *backup);
+
+/**
+ * petal_backup_step() - do everything that can be done now
+ *
+ * Bounded: at most PETAL_BACKUP_STEP_RECORDS are looked at in one call.
+ *
+ * Return: 0, or 1 when there is more to do at once.
+ */
+int petal_backup_step(struct petal_backup *backup);
+#define PETAL_BACKUP_STEP_RECORDS 4096u
+
+/**
+ * petal_backup_journaled() - the journal has taken records, or has failed
+ */
+void petal_backup_journaled(struct petal_backup *backup, uint64_t end_pos,
+			    int status);
+
+#endif

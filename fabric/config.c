@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fabric/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <ini.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/clock.h"
+
+#define JOURNAL_BYTES_DEFAULT (UINT64_C(64) << 20)
+
+struct reading {
+	struct petal_config *config;
+	const char *path;
+	char *error;
+};
+
+int petal_config_bytes(const char *text, uint64_t *ret_bytes)
+{
+	static const char units[] = "KMGT";
+	unsigned shift = 0;
+	uint64_t value;
+	const char *unit;
+	char *end;
+
+	if (!isdigit((unsigned char)text[0]))
+		return -EINVAL;
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (errno != 0)
+		return -EINVAL;
+	if (*end != '\0') {
+		unit = strchr(units, *end);
+		if (unit == NULL || end[1] != '\0')
+			return -EINVAL;
+		shift = 10 * (unsigned)(unit - units + 1);
+	}
+	if (value > UINT64_MAX >> shift)
+		return -EINVAL;
+	*ret_bytes = value << shift;
+	return 0;
+}
+
+static int complain(struct reading *r, const char *where, const char *value,
+		    const char *expected)
+{
+	if (r->error[0] == '\0')
+		snprintf(r->error, PETAL_CONFIG_ERROR_BYTES,
+			 "%s: %s is '%s', expected %s", r->path, where, value,
+			 expected);
+	return 0; /* what inih takes for an error */
+}
+
+static int read_number(const char *text, uint64_t most, uint64_t *ret_value)
+{
+	char *end;
+
+	if (!isdigit((unsigned char)text[0]))
+		return -EINVAL;
+	errno = 0;
+	*ret_value = strtoull(text, &end, 10);
+	if (errno != 0 || *end != '\0' || *ret_value > most)
+		return -EINVAL;
+	return 0;
+}
+
+static int read_text(struct reading *r, const char *name, const char *value,
+		     char *to, size_t size)
+{
+	if (value[0] == '\0' || strlen(value) >= size)
+		return complain(r, name, value,
+				"a text that is neither empty nor too long");
+	strcpy(to, value);
+	return 1;
+}
+
+static int read_bool(struct reading *r, const char *name, const char *value,
+		     bool *to)
+{
+	if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+		return complain(r, name, value, "yes or no");
+	*to = value[0] == 'y';
+	return 1;
+}
+
+static int read_timing(struct reading *r, const char *name, const char *value)
+{
+	struct petal_config *c = r->config;
+	uint64_t number;
+
+	if (read_number(value, 60000, &number) < 0 || number == 0)
+		return complain(r, name, value, "a number from 1 to 60000");
+	if (strcmp(name, "heartbeat_ms") == 0)
+		c->heartbeat_ns = PETAL_MS(number);
+	else if (strcmp(name, "suspect_beats") == 0)
+		c->suspect_beats = (unsigned)number;
+	else
+		c->election_ms = (unsigned)number;
+	return 1;
+}
+
+static int read_petal(struct reading *r, const char *name, const char *value)
+{
+	struct petal_config *c = r->config;
+	uint64_t number;
+
+	if (strcmp(name, "cluster") == 0)
+		return read_text(r, name, value, c->cluster,
+				 sizeof(c->cluster));
+	if (strcmp(name, "dir") == 0)
+		return read_text(r, name, value, c->dir, sizeof(c->dir));
+	if (strcmp(name, "key") == 0)
+		return read_text(r, name, value, c->key, sizeof(c->key));
+	if (strcmp(name, "provider") == 0)
+		return read_text(r, name, value, c->provider,
+				 sizeof(c->provider));
+	if (strcmp(name, "allow_same_host") == 0)
+		return read_bool(r, name, value, &c->allow_same_host);
+	if (strcmp(name, "heartbeat_ms") == 0 ||
+	    strcmp(name, "suspect_beats") == 0 ||
+	    strcmp(name, "election_ms") == 0)
+		return read_timing(r, name, value);
+	if (strcmp(name, "node") == 0) {
+		if (read_number(value, PETAL_MEMBER_NODE_MAX, &number) < 0)
+			return complain(r, name, value,
+					"a number from 1 to 255");
+		c->self = (uint32_t)number;
+		return 1;
+	}
+	if (strcmp(name, "journal_bytes") == 0) {
+		if (petal_config_bytes(value, &c->journal_bytes) < 0)
+			return complain(r, name, value,
+					"a size such as 64M");
+		return 1;
+	}
+	return complain(r, "a key of [petal]", name,
+			"one that petald.conf(5) names");
+}
+
+static struct petal_config_node *node_of(struct petal_config *c, uint32_t id)
+{
+	for (unsigned i = 0; i < c->node_count; i++) {
+		if (c->nodes[i].member.node == id)
+			return &c->nodes[i];
+	}
+	if (c->node_count == PETAL_MEMBER_MAX)
+		return NULL;
+	c->nodes[c->node_count].member.node = id;
+	return &c->nodes[c->node_count++];
+}
+
+static int read_node(struct reading *r, const char *section, const char *name,
+		     const char *value)
+{
+	struct petal_config_node *node;
+	uint64_t id;
+
+	if (read_number(section + strlen("node "), PETAL_MEMBER_NODE_MAX, &id) <
+		    0 ||
+	    id == 0)
+		return complain(r, "a section", section,
+				"[node N], N from 1 to 255");
+	node = node_of(r->config, (uint32_t)id);
+	if (node == NULL)
+		return complain(r, "a section", section, "at most 64 nodes");
+	if (strcmp(name, "name") == 0)
+		return read_text(r, name, value, node->member.name,
+				 sizeof(node->member.name));
+	if (strcmp(name, "domain") == 0)
+		return read_text(r, name, value, node->member.domain,
+				 sizeof(node->member.domain));
+	if (strcmp(name, "fabric") == 0)
+		return read_text(r, name, value, node->member.address,
+				 sizeof(node->member.address));
+	if (strcmp(name, "registry") == 0)
+		return read_text(r, name, value, node->registry,
+				 sizeof(node->registry));
+	return complain(r, "a key of [node]", name,
+			"name, domain, fabric or registry");
+}
+
+static int visit(void *arg, const char *section, const char *name,
+		 const char *value)
+{
+	struct reading *r = arg;
+
+	if (strcmp(section, "petal") == 0)
+		return read_petal(r, name, value);
+	if (strncmp(section, "node ", strlen("node ")) == 0)
+		return read_node(r, section, name, value);
+	return complain(r, "a section", section, "[petal] or [node N]");
+}
+
+static int missing(struct petal_config *c, const char *path, char *error)
+{
+	const char *what = NULL;
+	int err;
+
+	if (c->dir[0] == '\0')
+		what = "dir";
+	else if (c->key[0] == '\0')
+		what = "key";
+	else if (c->self == 0)
+		what = "node";
+	if (what != NULL) {
+		snprintf(error, PETAL_CONFIG_ERROR_BYTES,
+			 "%s: [petal] lacks '%s'", path, what);
+		return -EINVAL;
+	}
+	for (unsigned i = 0; i < c->node_count; i++) {
+		struct petal_member_node one = c->nodes[i].member;
+
+		err = petal_member_check(&one, 1, one.node);
+		if (err == 0 && c->nodes[i].registry[0] != '\0')
+			continue;
+		snprintf(error, PETAL_CONFIG_ERROR_BYTES,
+			 "%s: [node %u] needs name, domain, fabric and registry",
+			 path, one.node);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int check_members(struct petal_config *c, const char *path, char *error)
+{
+	struct petal_member_node list[PETAL_MEMBER_MAX];
+	const char *what;
+	int err;
+
+	for (unsigned i = 0; i < c->node_count; i++)
+		list[i] = c->nodes[i].member;
+	err = petal_member_check(list, c->node_count, c->self);
+	switch (err) {
+	case 0:
+		return 0;
+	case -ENOENT:
+		what = "there is no [node N] for the node that [petal] names";
+		break;
+	case -EADDRINUSE:
+		what = "two nodes have the same fabric address";
+		break;
+	default:
+		what = "two nodes have the same name";
+	}
+	snprintf(error, PETAL_CONFIG_ERROR_BYTES, "%s: %s", path, what);
+	return -EINVAL;
+}
+
+int petal_config_load(const char *path, struct petal_config *ret_config,
+		      char ret_error[PETAL_CONFIG_ERROR_BYTES])
+{
+	struct petal_config *c = ret_config;
+	struct reading r = { .config = c, .path = path, .error = ret_error };
+	int line, err;
+	FILE *file;
+
+	ret_error[0] = '\0';
+	memset(c, 0, sizeof(*c));
+	strcpy(c->cluster, "petalith");
+	strcpy(c->provider, "tcp");
+	c->journal_bytes = JOURNAL_BYTES_DEFAULT;
+	file = fopen(path, "re");
+	if (file == NULL) {
+		err = -errno;
+		snprintf(ret_error, PETAL_CONFIG_ERROR_BYTES,
+			 "cannot read '%s': %s", path, strerrordesc_np(-err));
+		return err;
+	}
+	line = ini_parse_file(file, visit, &r);
+	fclose(file);
+	if (line != 0) {
+		if (ret_error[0] == '\0')
+			snprintf(ret_error, PETAL_CONFIG_ERROR_BYTES,
+				 "%s: line %d is neither [section] nor key = "
+				 "value",
+				 path, line);
+		return -EINVAL;
+	}
+	err = missing(c, path, ret_error);
+	return err < 0 ? err : check_members(c, path, ret_error);
+}

@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Start: read the configuration, open the journal (its lock says that no other
+ * petald lives in this directory) and read it back, listen for nodes, join the
+ * registry, listen for processes, say "ready". Then the loop, until SIGTERM or
+ * SIGINT. Whatever fails before "ready" is one sentence on stderr and exit 1,
+ * or 2 for a wrong call.
+ */
+#include "fabric/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sodium.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fabric/seal.h"
+#include "fabric/signals.h"
+#include "shm/clock.h"
+#include "shm/error.h"
+
+#define EVENTS_MAX 64
+#define SLEEP_NS_MAX PETAL_S(1)
+#define LOCK_TRIES 100 /* of 20 ms: a dead daemon's last writes */
+
+static struct daemon the_daemon;
+
+int daemon_watch(struct daemon *d, int fd, enum daemon_tag tag, unsigned index)
+{
+	struct epoll_event event = {
+		.events = EPOLLIN,
+		.data.u64 = (uint64_t)index << 8 | (uint64_t)tag,
+	};
+
+	return epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno :
+								       0;
+}
+
+void daemon_unwatch(struct daemon *d, int fd)
+{
+	epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+void daemon_drain_fd(int fd)
+{
+	uint64_t count;
+
+	if (read(fd, &count, sizeof(count)) < 0)
+		return; /* nothing in it */
+}
+
+/* Start. */
+
+static int fail(const char *what, const char *of, int err)
+{
+	fprintf(stderr, "petald: cannot %s '%s': %s\n", what, of,
+		petal_strerror(err));
+	return err;
+}
+
+static void name_incarnation(struct daemon *d)
+{
+	uint8_t bytes[(sizeof(d->inc) - 1) / 2];
+
+	randombytes_buf(bytes, sizeof(bytes));
+	sodium_bin2hex(d->inc, sizeof(d->inc), bytes, sizeof(bytes));
+}
+
+static int make_dir(const char *path)
+{
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		return fail("make directory", path, -errno);
+	if (access(path, R_OK | W_OK | X_OK) < 0)
+		return fail("write into directory", path, -errno);
+	return 0;
+}
+
+static int say_journal(const struct daemon *d, int err)
+{
+	const char *why = petal_strerror(err);
+
+	if (err == -EBUSY)
+		why = "another petald holds it";
+	else if (err == -PETAL_EVERSION)
+		why = "it was written by another version of petald";
+	else if (err == -PETAL_EAUTH)
+		why = "it belongs to another cluster or node";
+	else if (err == -PETAL_EGEOMETRY)
+		why = "its size is not journal_bytes of the configuration";
+	fprintf(stderr, "petald: cannot open the journal in '%s': %s\n",
+		d->config.dir, why);
+	return err;
+}
+
+static int open_journal(struct daemon *d, const uint8_t cluster[16])
+{
+	struct petal_journal_options options = {
+		.dir = d->config.dir,
+		.bytes = d->config.journal_bytes,
+		.node = d->config.self,
+		.direct = true,
+	};
+	struct timespec pause = { .tv_nsec = (long)PETAL_MS(20) };
+	int err, tries = 0;
+
+	memcpy(options.cluster, cluster, sizeof(options.cluster));
+	do {
+		err = petal_journal_open(&options, &d->journal);
+		if (err == -EBUSY)
+			nanosleep(&pause, NULL);
+	} while (err == -EBUSY && ++tries < LOCK_TRIES);
+	if (err == 0)
+		err = daemon_restore(d);
+	return err < 0 ? say_journal(d, err) : 0;
+}
+
+static int open_wire(struct daemon *d, const uint8_t cluster[16],
+		     const uint8_t key[32])
+{
+	const char *address =
+		petal_member_find(&d->members, d->config.self)->address;
+	struct petal_wire_options options = {
+		.node = d->config.self,
+		.provider = d->config.provider,
+		.listen = address,
+	};
+	int err;
+
+	memcpy(options.cluster, cluster, sizeof(options.cluster));
+	memcpy(options.key, key, sizeof(options.key));
+	err = petal_wire_open(&options, &d->wire);
+	sodium_memzero(&options, sizeof(options));
+	if (err == -ENODATA)
+		fprintf(stderr,
+			"petald: libfabric has no provider '%s' for '%s' "
+			"(fi_info lists them)\n",
+			d->config.provider, address);
+	else if (err < 0)
+		fail("listen for nodes at", address, err);
+	return err;
+}
+
+static int open_registry(struct daemon *d, const uint8_t cluster[16],
+			 const uint8_t key[32])
+{
+	struct petal_registry_voter voters[PETAL_REGISTRY_VOTERS_MAX];
+	char dir[PATH_MAX + 16];
+	struct petal_registry_options options = {
+		.node = d->config.self,
+		.dir = dir,
+		.voters = voters,
+		.election_ms = d->config.election_ms,
+	};
+	int err;
+
+	/* The first few nodes vote; a cluster of more has enough with them. */
+	for (unsigned i = 0; i < d->config.node_count &&
+			     i < PETAL_REGISTRY_VOTERS_MAX;
+	     i++) {
+		voters[i].node = d->config.nodes[i].member.node;
+		memcpy(voters[i].address, d->config.nodes[i].registry,
+		       sizeof(voters[i].address));
+		options.voter_count++;
+	}
+	snprintf(dir, sizeof(dir), "%s/registry", d->config.dir);
+	memcpy(options.cluster, cluster, sizeof(options.cluster));
+	memcpy(options.key, key, sizeof(options.key));
+	err = petal_registry_open(&options, &d->registry);
+	sodium_memzero(&options, sizeof(options));
+	return err < 0 ? fail("join the registry from", dir, err) : 0;
+}
+
+static int open_members(struct daemon *d)
+{
+	struct petal_member_node list[PETAL_MEMBER_MAX];
+	struct petal_member_options options = {
+		.self = d->config.self,
+		.suspect_beats = d->config.suspect_beats,
+		.heartbeat_ns = d->config.heartbeat_ns,
+	};
+
+	for (unsigned i = 0; i < d->config.node_count; i++)
+		list[i] = d->config.nodes[i].member;
+	return petal_member_init(&d->members, &options, list,
+				 d->config.node_count);
+}
+
+/*
+ * Both are blocked for good: SIGINT and SIGTERM come by the signalfd, SIGPIPE
+ * not at all, for a peer that goes away is an error code, not an end.
+ */
+static int open_signals(struct daemon *d)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return d->signal_fd < 0 ? -errno : 0;
+}
+
+static void watch_all(struct daemon *d)
+{
+	daemon_watch(d, d->signal_fd, DAEMON_TAG_SIGNAL, 0);
+	daemon_watch(d, petal_wire_fd(d->wire), DAEMON_TAG_WIRE, 0);
+	daemon_watch(d, petal_journal_fd(d->journal), DAEMON_TAG_JOURNAL, 0);
+	daemon_watch(d, petal_registry_fd(d->registry), DAEMON_TAG_REGISTRY, 0);
+}
+
+static int open_parts(struct daemon *d)
+{
+	uint8_t cluster[16], key[PETAL_SEAL_KEY_BYTES];
+	int err;
+
+	crypto_generichash(cluster, sizeof(cluster),
+			   (const uint8_t *)d->config.cluster,
+			   strlen(d->config.cluster), NULL, 0);
+	err = petal_seal_key_load(d->config.key, key);
+	if (err < 0)
+		return fail("read the key", d->config.key, err);
+	err = make_dir(d->config.dir);
+	if (err == 0)
+		err = open_journal(d, cluster);
+	if (err == 0)
+		err = open_wire(d, cluster, key);
+	if (err == 0)
+		err = open_registry(d, cluster, key);
+	sodium_memzero(key, sizeof(key));
+	if (err < 0)
+		return err;
+	err = daemon_clients_open(d);
+	if (err < 0)
+		return fail("open a socket in", d->config.dir, err);
+	watch_all(d);
+	return 0;
+}
+
+static int open_all(struct daemon *d, const char *config_path)
+{
+	char error[PETAL_CONFIG_ERROR_BYTES];
+	int err;
+
+	d->epoll_fd = d->signal_fd = d->listen_fd = -1;
+	err = petal_config_load(config_path, &d->config, error);
+	if (err < 0) {
+		fprintf(stderr, "petald: %s\n", error);
+		return err;
+	}
+	d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (d->epoll_fd < 0)
+		return fail("start", "epoll", -errno);
+	name_incarnation(d);
+	d->now_ns = petal_clock_now_ns();
+	d->started_ns = d->now_ns;
+	err = open_members(d);
+	if (err < 0)
+		return fail("use the members of", config_path, err);
+	err = open_signals(d);
+	if (err < 0)
+		return fail("start", "signalfd", err);
+	return open_parts(d);
+}
+
+static void close_all(struct daemon *d)
+{
+	daemon_clients_close(d);
+	if (d->journal != NULL && d->wire != NULL)
+		daemon_rings_stop(d);
+	petal_registry_close(d->registry);
+	petal_wire_close(d->wire);
+	petal_journal_close(d->journal);
+	daemon_restore_drop(d);
+	if (d->signal_fd >= 0)
+		close(d->signal_fd);
+	if (d->epoll_fd >= 0)
+		close(d->epoll_fd);
+}
+
+/* The loop. */
+
+static int poll_journal(struct daemon *d)
+{
+	struct petal_journal_done done[PETAL_JOURNAL_INFLIGHT_MAX];
+	int count = petal_journal_poll(d->journal, done,
+				       PETAL_JOURNAL_INFLIGHT_MAX);
+
+	for (int i = 0; i < count; i++)
+		daemon_rings_journaled(d, &done[i]);
+	return count > 0;
+}
+
+static void poll_registry(struct daemon *d)
+{
+	struct petal_registry_event events[16];
+	bool changed = false;
+	int count;
+
+	count = petal_registry_poll(d->registry, events, 16);
+	for (int i = 0; i < count; i++) {
+		if (events[i].type == PETAL_REGISTRY_APPLIED)
+			daemon_swaps_applied(d, events[i].cookie,
+					     events[i].status,
+					     events[i].version);
+		else if (events[i].type == PETAL_REGISTRY_CHANGED)
+			changed = true;
+		else if (events[i].type == PETAL_REGISTRY_FAILED)
+			fprintf(stderr, "petald: the registry stopped: %s\n",
+				petal_strerror(events[i].status));
+	}
+	if (changed) {
+		daemon_rings_reconcile(d);
+		daemon_swaps_changed(d);
+	}
+}
+
+static void on_signal(struct daemon *d)
+{
+	struct signalfd_siginfo info;
+
+	if (read(d->signal_fd, &info, sizeof(info)) == sizeof(info))
+		d->stopping = true;
+}
+
+static void on_ready(struct daemon *d, uint64_t tagged)
+{
+	unsigned index = (unsigned)(tagged >> 8);
+
+	switch ((enum daemon_tag)(tagged & 0xff)) {
+	case DAEMON_TAG_WIRE:
+	case DAEMON_TAG_JOURNAL:
+		break; /* polled in every round */
+	case DAEMON_TAG_REGISTRY:
+		poll_registry(d);
+		break;
+	case DAEMON_TAG_SIGNAL:
+		on_signal(d);
+		break;
+	case DAEMON_TAG_LISTEN:
+		daemon_clients_accept(d);
+		break;
+	case DAEMON_TAG_CLIENT:
+		daemon_clients_request(d, index);
+		break;
+	case DAEMON_TAG_DEATH:
+		daemon_clients_death(d, index);
+		break;
+	case DAEMON_TAG_BELL:
+		daemon_drain_fd(d->rings[index].bell_fd);
+		break;
+	}
+}
+
+static uint64_t sleep_ns(const struct daemon *d)
+{
+	uint64_t wake_ns = daemon_peers_next_ns(d);
+	uint64_t other_ns = daemon_rings_next_ns(d);
+
+	if (other_ns < wake_ns)
+		wake_ns = other_ns;
+	other_ns = daemon_swaps_next_ns(d);
+	if (other_ns < wake_ns)
+		wake_ns = other_ns;
+	if (wake_ns <= d->now_ns)
+		return 0;
+	return wake_ns - d->now_ns < SLEEP_NS_MAX ? wake_ns - d->now_ns :
+						    SLEEP_NS_MAX;
+}
+
+static int wait_ready(struct daemon *d, uint64_t timeout_ns)
+{
+	struct epoll_event events[EVENTS_MAX];
+	struct timespec timeout = {
+		.tv_sec = (time_t)(timeout_ns / PETAL_S(1)),
+		.tv_nsec = (long)(timeout_ns % PETAL_S(1)),
+	};
+	int count;
+
+	count = epoll_pwait2(d->epoll_fd, events, EVENTS_MAX, &timeout, NULL);
+	if (count < 0)
+		return errno == EINTR ? 0 : -errno;
+	d->now_ns = petal_clock_now_ns();
+	for (int i = 0; i < count; i++)
+		on_ready(d, events[i].data.u64);
+	return 0;
+}
+
+static int loop(struct daemon *d)
+{
+	int more, err = 0;
+
+	daemon_peers_start(d);
+	daemon_rings_reconcile(d);
+	while (!d->stopping && err == 0) {
+		d->counts.loops++;
+		more = daemon_peers_step(d);
+		more |= poll_journal(d);
+		daemon_swaps_step(d);
+		more |= daemon_rings_step(d);
+		if (more == 0)
+			more = petal_wire_arm(d->wire) != 0;
+		err = wait_ready(d, more ? 0 : sleep_ns(d));
+	}
+	return err;
+}
+
+/* The call. */
+
+static void usage(FILE *to)
+{
+	fputs("Usage: petald --config FILE [--ready-fd N]\n"
+	      "\n"
+	      "Runs one node of a Petalith fabric until SIGTERM. See petald(8) "
+	      "and\n"
+	      "petald.conf(5).\n",
+	      to);
+}
+
+static int say_ready(int fd)
+{
+	static const char word[] = "ready\n";
+	ssize_t n;
+
+	if (fd < 0)
+		return 0;
+	n = write(fd, word, sizeof(word) - 1);
+	close(fd);
+	return n < 0 ? -errno : 0;
+}
+
+struct call {
+	const char *config;
+	int ready_fd;
+};
+
+/* Returns -1 to go on, or the exit code. */
+static int read_call(int argc, char **argv, struct call *call)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' },
+		{ "ready-fd", required_argument, NULL, 'r' },
+		{ "version", no_argument, NULL, 'V' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+		switch (option) {
+		case 'c':
+			call->config = optarg;
+			break;
+		case 'r':
+			call->ready_fd = atoi(optarg);
+			break;
+		case 'V':
+			puts("petald " PETAL_VERSION);
+			return 0;
+		case 'h':
+			usage(stdout);
+			return 0;
+		default:
+			return 2;
+		}
+	}
+	if (call->config == NULL || optind != argc) {
+		fputs("petald: expected --config FILE and nothing else\n",
+		      stderr);
+		return 2;
+	}
+	return -1;
+}
+
+int main(int argc, char **argv)
+{
+	struct call call = { .ready_fd = -1 };
+	struct daemon *d = &the_daemon;
+	int code, err;
+
+	petal_signals_reset();
+	code = read_call(argc, argv, &call);
+	if (code >= 0)
+		return code;
+	if (sodium_init() < 0) {
+		fputs("petald: cannot start libsodium\n", stderr);
+		return 1;
+	}
+	prctl(PR_SET_DUMPABLE, 0);
+	err = open_all(d, call.config);
+	if (err == 0)
+		err = say_ready(call.ready_fd);
+	if (err == 0)
+		err = loop(d);
+	close_all(d);
+	return err < 0 ? 1 : 0;
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PETAL_FABRIC_DAEMON_H
+#define PETAL_FABRIC_DAEMON_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fabric/backup.h"
+#include "fabric/config.h"
+#include "fabric/journal.h"
+#include "fabric/log.h"
+#include "fabric/primary.h"
+#include "fabric/registry.h"
+#include "fabric/ring_config.h"
+#include "fabric/wire.h"
+#include "shm/peer.h"
+#include "topology/member.h"
+
+/**
+ * DOC: daemon - petald: one node, one thread, one loop
+ *
+ *    daemon.c          start, the loop, stop
+ *    daemon_peers.c    other nodes: wire events, membership, control messages
+ *    daemon_rings.c    rings: opening them in a role, driving them
+ *    daemon_restore.c  what the journal held when we started
+ *    daemon_swaps.c    compare-and-swaps under way in the registry
+ *    daemon_clients.c  processes of this host: the socket and its requests
+ *
+ * Everything happens in the loop's thread but C-Raft, which has its own (see
+ * fabric/registry.h). The loop sleeps in epoll when there is nothing to do, and
+ * never spins.
+ */
+
+#define DAEMON_RINGS_MAX 32u
+#define DAEMON_CLIENTS_MAX 128u
+#define DAEMON_OPENS_MAX 8u  /* rings open in one client */
+#define DAEMON_SWAPS_MAX 64u
+#define DAEMON_FLIGHTS 8u /* writes under way to one member of one ring */
+
+struct daemon;
+
+struct daemon_flight {
+	bool busy;
+	uint64_t end_pos;
+};
+
+enum daemon_role {
+	DAEMON_NOT_MEMBER,
+	DAEMON_PRIMARY,
+	DAEMON_BACKUP,
+	DAEMON_LOST, /* primary of an epoch whose memory we no longer have */
+};
+
+struct daemon_member {
+	struct petal_wire_key data;  /* the primary writes records there */
+	struct petal_wire_key lines; /* orders on a backup, acks on the primary */
+	bool keyed;
+	struct daemon_flight flights[DAEMON_FLIGHTS];
+};
+
+struct daemon_ring {
+	bool used;
+	bool seen; /* in the registry, at the last look */
+	struct daemon *daemon;
+	struct petal_ring_config config;
+	enum daemon_role role;
+	unsigned self; /* our member index */
+	uint32_t generation;
+	unsigned unreported; /* writes of ours whose WROTE is to come */
+	bool closing;
+	struct petal_log log;
+	struct petal_wire_region *data_region;
+	struct petal_wire_region *lines_region;
+	struct daemon_member members[PETAL_LOG_MEMBERS];
+	union {
+		struct petal_primary primary;
+		struct petal_backup backup;
+	};
+	int bell_fd;
+	uint64_t offer_ns;  /* a backup offers itself again then */
+};
+
+/* The live bytes that the journal held of a ring when we started. */
+struct daemon_batch {
+	uint64_t pos;
+	uint64_t lsn; /* of its first record */
+};
+
+struct daemon_restored {
+	uint64_t ring; /* 0: none */
+	uint64_t data_bytes;
+	uint64_t to_pos;
+	uint64_t trim_pos;
+	uint32_t epoch;
+	uint32_t batch_count;
+	uint32_t batch_room;
+	struct daemon_batch *batches;
+	uint8_t *data;
+};
+
+struct daemon_open {
+	struct daemon_ring *ring;
+	uint32_t generation; /* of the ring, when it was opened */
+	uint32_t owner;
+	int signal_fd;
+};
+
+struct daemon_client {
+	bool used;
+	bool gone; /* its socket has ended; its process may live on */
+	int fd;
+	uint32_t generation;
+	struct petal_peer peer;
+	struct daemon_open opens[DAEMON_OPENS_MAX];
+};
+
+enum daemon_swap_kind {
+	DAEMON_SWAP_CREATE,
+	DAEMON_SWAP_DELETE,
+	DAEMON_SWAP_ADMIT,
+	DAEMON_SWAP_FORWARDED, /* for another node */
+};
+
+/* A compare-and-swap of the registry that somebody waits for. */
+struct daemon_swap {
+	bool used;
+	bool submitted;
+	bool applied; /* by the leader; our own registry has still to see it */
+	enum daemon_swap_kind kind;
+	uint32_t at_peer; /* whose registry has it: 0 ours */
+	uint64_t cookie;
+	uint64_t retry_ns;
+	uint64_t give_up_ns;
+	uint64_t expected;
+	uint32_t length;
+	char key[PETAL_REGISTRY_KEY_MAX + 1];
+	char value[PETAL_REGISTRY_VALUE_MAX];
+	/* Who waits. */
+	struct daemon_client *client;
+	uint32_t client_generation;
+	struct daemon_ring *ring;
+	uint32_t ring_generation;
+	unsigned member;
+	uint32_t from_peer;
+	uint64_t from_cookie;
+};
+
+struct daemon_peer {
+	bool up;
+	char inc[33]; /* "" until its HELLO */
+};
+
+struct daemon_counts {
+	uint64_t loops;
+	uint64_t bad_messages;
+	uint64_t bad_requests;
+	uint64_t swaps_given_up;
+};
+
+struct daemon {
+	struct petal_config config;
+	struct petal_member members;
+	struct petal_wire *wire;
+	struct petal_journal *journal;
+	struct petal_registry *registry;
+	char inc[33];
+	int epoll_fd;
+	int signal_fd;
+	int listen_fd;
+	uint64_t now_ns;
+	uint64_t started_ns;
+	uint64_t next_cookie;
+	uint32_t next_generation;
+	bool stopping;
+	struct daemon_restored restored[DAEMON_RINGS_MAX];
+	struct daemon_peer peers[PETAL_WIRE_PEER_MAX];
+	struct daemon_ring rings[DAEMON_RINGS_MAX];
+	struct daemon_client clients[DAEMON_CLIENTS_MAX];
+	struct daemon_swap swaps[DAEMON_SWAPS_MAX];
+	struct daemon_counts counts;
+};
+
+/* What epoll hands back: kind in the low bits, index above. */
+enum daemon_tag {
+	DAEMON_TAG_WIRE,
+	DAEMON_TAG_JOURNAL,
+	DAEMON_TAG_REGISTRY,
+	DAEMON_TAG_SIGNAL,
+	DAEMON_TAG_LISTEN,
+	DAEMON_TAG_CLIENT,
+	DAEMON_TAG_DEATH,
+	DAEMON_TAG_BELL,
+};
+
+int daemon_watch(struct daemon *d, int fd, enum daemon_tag tag,
+		 unsigned index);
+void daemon_unwatch(struct daemon *d, int fd);
+
+/* Reads an eventfd empty. */
+void daemon_drain_fd(int fd);
+
+/* daemon_peers.c */
+void daemon_peers_start(struct daemon *d);
+int daemon_peers_step(struct daemon *d); /* 1: more to do at once */
+uint64_t daemon_peers_next_ns(const struct daemon *d);
+int daemon_peers_send_swap(struct daemon *d, uint32_t peer,
+			   const struct daemon_swap *swap);
+void daemon_peers_answer_swap(struct daemon *d, const struct daemon_swap *swap,
+			      int status, uint64_t version);
+/* A backup offers itself to its ring's primary. */
+int daemon_peers_send_offer(struct daemon *d, const struct daemon_ring *ring);
+int daemon_peers_send_start(struct daemon *d, const struct daemon_ring *ring,
+			    unsigned member,
+			    const struct petal_record_cursor *start);
+
+/* daemon_rings.c */
+void daemon_rings_reconcile(struct daemon *d);
+int daemon_rings_step(struct daemon *d); /* 1: more to do at once */
+uint64_t daemon_rings_next_ns(const struct daemon *d);
+void daemon_rings_stop(struct daemon *d);
+struct daemon_ring *daemon_rings_find(struct daemon *d, const char *name);
+struct daemon_ring *daemon_rings_by_id(struct daemon *d, uint64_t id);
+void daemon_rings_peer_down(struct daemon *d, uint32_t peer);
+void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status);
+void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data);
+void daemon_rings_journaled(struct daemon *d,
+			    const struct petal_journal_done *done);
+void daemon_rings_offered(struct daemon *d, uint32_t peer, uint64_t id,
+			  uint32_t epoch, const struct daemon_member *keys,
+			  const struct petal_record_cursor *theirs);
+void daemon_rings_started(struct daemon *d, uint32_t peer, uint64_t id,
+			  uint32_t epoch, const struct petal_wire_key *lines,
+			  const struct petal_record_cursor *start);
+void daemon_rings_admitted(struct daemon *d, const struct daemon_swap *swap,
+			   int status);
+json_t *daemon_rings_json(struct daemon *d, bool whole);
+
+/* daemon_restore.c */
+int daemon_restore(struct daemon *d);
+/* Give a ring what the journal held of it; returns whether it held any. */
+bool daemon_restore_adopt(struct daemon *d, struct daemon_ring *ring);
+void daemon_restore_drop(struct daemon *d);
+
+/* daemon_swaps.c */
+struct daemon_swap *daemon_swaps_add(struct daemon *d,
+				     enum daemon_swap_kind kind,
+				     const char *key, uint64_t expected,
+				     const char *value, uint32_t length);
+void daemon_swaps_step(struct daemon *d);
+uint64_t daemon_swaps_next_ns(const struct daemon *d);
+void daemon_swaps_applied(struct daemon *d, uint64_t cookie, int status,
+			  uint64_t version);
+void daemon_swaps_changed(struct daemon *d);
+void daemon_swaps_peer_down(struct daemon *d, uint32_t peer);
+
+/* daemon_clients.c */
+int daemon_clients_open(struct daemon *d);
+void daemon_clients_accept(struct daemon *d);
+void daemon_clients_request(struct daemon *d, unsigned index);
+void daemon_clients_death(struct daemon *d, unsigned index);
+void daemon_clients_close(struct daemon *d);
+void daemon_clients_answer(struct daemon *d, const struct daemon_swap *swap,
+			   int status);
+void daemon_clients_signal(struct daemon *d, const struct daemon_ring *ring,
+			   uint32_t owner);
+bool daemon_clients_have(const struct daemon *d,
+			 const struct daemon_ring *ring);
+
+#endif

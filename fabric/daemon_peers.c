@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Control messages are structs of fixed size in the machine's byte order, which
+ * the first one (HELLO) pins down: nodes of another order are dropped. What
+ * comes in is copied, and its length and ranges are checked, before use.
+ */
+#include "fabric/daemon.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shm/clock.h"
+#include "shm/error.h"
+
+#define MESSAGE_MAGIC 0x31746550u
+#define MESSAGE_VERSION 1u
+#define EVENTS_MAX 64u
+
+enum message_type {
+	MESSAGE_HELLO = 1,
+	MESSAGE_BEAT,
+	MESSAGE_OFFER,
+	MESSAGE_START,
+	MESSAGE_SWAP,
+	MESSAGE_SWAPPED,
+};
+
+struct message_head {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t type;
+};
+
+struct message_hello {
+	struct message_head head;
+	char inc[PETAL_RING_CONFIG_INC_BYTES];
+	char reserved[7];
+};
+
+struct message_beat {
+	struct message_head head;
+};
+
+/* OFFER: a backup to its primary. START: the answer. */
+struct message_place {
+	struct message_head head;
+	uint64_t ring;
+	uint32_t epoch;
+	uint32_t reserved;
+	struct petal_wire_key data;
+	struct petal_wire_key lines;
+	struct petal_record_cursor cursor;
+};
+
+struct message_swap {
+	struct message_head head;
+	uint64_t cookie;
+	uint64_t expected;
+	uint32_t length;
+	char key[PETAL_REGISTRY_KEY_MAX + 1];
+	char value[];
+};
+
+struct message_swapped {
+	struct message_head head;
+	uint64_t cookie;
+	uint64_t version;
+	int32_t status;
+	uint32_t reserved;
+};
+
+static struct message_head head_of(enum message_type type)
+{
+	return (struct message_head){ MESSAGE_MAGIC, MESSAGE_VERSION,
+				      (uint16_t)type };
+}
+
+/* Sending. */
+
+static void send_hello(struct daemon *d, uint32_t peer)
+{
+	struct message_hello message = { .head = head_of(MESSAGE_HELLO) };
+
+	memcpy(message.inc, d->inc, sizeof(message.inc));
+	petal_wire_send(d->wire, peer, &message, sizeof(message));
+}
+
+static void send_beat(struct daemon *d, uint32_t peer)
+{
+	struct message_beat message = { .head = head_of(MESSAGE_BEAT) };
+
+	petal_wire_send(d->wire, peer, &message, sizeof(message));
+}
+
+static int send_place(struct daemon *d, uint32_t peer, enum message_type type,
+		      const struct daemon_ring *ring,
+		      const struct petal_record_cursor *cursor)
+{
+	struct message_place message = {
+		.head = head_of(type),
+		.ring = ring->config.id,
+		.epoch = ring->config.epoch,
+		.cursor = *cursor,
+	};
+	int err;
+
+	err = petal_wire_region_key(ring->lines_region, &message.lines);
+	if (err == 0 && type == MESSAGE_OFFER)
+		err = petal_wire_region_key(ring->data_region, &message.data);
+	if (err < 0)
+		return err;
+	return petal_wire_send(d->wire, peer, &message, sizeof(message));
+}
+
+int daemon_peers_send_offer(struct daemon *d, const struct daemon_ring *ring)
+{
+	return send_place(d, ring->config.primary, MESSAGE_OFFER, ring,
+			  &ring->backup.cursor);
+}
+
+int daemon_peers_send_start(struct daemon *d, const struct daemon_ring *ring,
+			    unsigned member,
+			    const struct petal_record_cursor *start)
+{
+	return send_place(d, ring->config.members[member], MESSAGE_START, ring,
+			  start);
+}
+
+int daemon_peers_send_swap(struct daemon *d, uint32_t peer,
+			   const struct daemon_swap *swap)
+{
+	uint8_t bytes[PETAL_WIRE_MESSAGE_MAX];
+	struct message_swap message = {
+		.head = head_of(MESSAGE_SWAP),
+		.cookie = swap->cookie,
+		.expected = swap->expected,
+		.length = swap->length,
+	};
+
+	if (sizeof(message) + swap->length > sizeof(bytes))
+		return -EMSGSIZE;
+	strcpy(message.key, swap->key);
+	memcpy(bytes, &message, sizeof(message));
+	memcpy(bytes + sizeof(message), swap->value, swap->length);
+	return petal_wire_send(d->wire, peer, bytes,
+			       (uint32_t)sizeof(message) + swap->length);
+}
+
+void daemon_peers_answer_swap(struct daemon *d, const struct daemon_swap *swap,
+			      int status, uint64_t version)
+{
+	struct message_swapped message = {
+		.head = head_of(MESSAGE_SWAPPED),
+		.cookie = swap->from_cookie,
+		.version = version,
+		.status = status,
+	};
+
+	/* If it does not get through, the other node asks again. */
+	petal_wire_send(d->wire, swap->from_peer, &message, sizeof(message));
+}
+
+/* Receiving. */
+
+static bool on_hello(struct daemon *d, uint32_t peer, const void *bytes,
+		     uint32_t length)
+{
+	struct message_hello message;
+
+	if (length != sizeof(message))
+		return false;
+	memcpy(&message, bytes, sizeof(message));
+	if (memchr(message.inc, '\0', sizeof(message.inc)) == NULL)
+		return false;
+	strcpy(d->peers[peer].inc, message.inc);
+	return true;
+}
+
+static bool on_place(struct daemon *d, uint32_t peer, enum message_type type,
+		     const void *bytes, uint32_t length)
+{
+	struct daemon_member keys = { .keyed = true };
+	struct message_place message;
+
+	if (length != sizeof(message))
+		return false;
+	memcpy(&message, bytes, sizeof(message));
+	if (type == MESSAGE_START) {
+		daemon_rings_started(d, peer, message.ring, message.epoch,
+				     &message.lines, &message.cursor);
+		return true;
+	}
+	keys.data = message.data;
+	keys.lines = message.lines;
+	daemon_rings_offered(d, peer, message.ring, message.epoch, &keys,
+			     &message.cursor);
+	return true;
+}
+
+static bool on_swap(struct daemon *d, uint32_t peer, const uint8_t *bytes,
+		    uint32_t length)
+{
+	struct message_swap message;
+	struct daemon_swap *swap;
+
+	if (length < sizeof(message))
+		return false;
+	memcpy(&message, bytes, sizeof(message));
+	if (message.length != length - sizeof(message) ||
+	    memchr(message.key, '\0', sizeof(message.key)) == NULL)
+		return false;
+	swap = daemon_swaps_add(d, DAEMON_SWAP_FORWARDED, message.key,
+				message.expected,
+				(const char *)bytes + sizeof(message),
+				message.length);
+	if (swap == NULL)
+		return true; /* the other node asks again */
+	swap->from_peer = peer;
+	swap->from_cookie = message.cookie;
+	return true;
+}
+
+static bool on_swapped(struct daemon *d, const void *bytes, uint32_t length)
+{
+	struct message_swapped message;
+
+	if (length != sizeof(message))
+		return false;
+	memcpy(&message, bytes, sizeof(message));
+	daemon_swaps_applied(d, message.cookie, message.status,
+			     message.version);
+	return true;
+}
+
+static bool on_message(struct daemon *d, const struct petal_wire_event *event)
+{
+	struct message_head head;
+
+	if (event->length < sizeof(head))
+		return false;
+	memcpy(&head, event->bytes, sizeof(head));
+	if (head.magic != MESSAGE_MAGIC || head.version != MESSAGE_VERSION)
+		return false;
+	switch (head.type) {
+	case MESSAGE_HELLO:
+		return on_hello(d, event->peer, event->bytes, event->length);
+	case MESSAGE_BEAT:
+		return event->length == sizeof(struct message_beat);
+	case MESSAGE_OFFER:
+	case MESSAGE_START:
+		return on_place(d, event->peer, (enum message_type)head.type,
+				event->bytes, event->length);
+	case MESSAGE_SWAP:
+		return on_swap(d, event->peer, event->bytes, event->length);
+	case MESSAGE_SWAPPED:
+		return on_swapped(d, event->bytes, event->length);
+	default:
+		return false;
+	}
+}
+
+/* Membership. */
+
+static void carry_out(struct daemon *d, const struct petal_member_action *a)
+{
+	switch (a->type) {
+	case PETAL_MEMBER_CONNECT:
+		petal_wire_connect(
+			d->wire, a->node,
+			petal_member_find(&d->members, a->node)->address);
+		break;
+	case PETAL_MEMBER_DROP:
+		petal_wire_drop(d->wire, a->node);
+		break;
+	case PETAL_MEMBER_UP:
+		d->peers[a->node].up = true;
+		d->peers[a->node].inc[0] = '\0';
+		send_hello(d, a->node);
+		break;
+	case PETAL_MEMBER_DOWN:
+		d->peers[a->node].up = false;
+		daemon_rings_peer_down(d, a->node);
+		daemon_swaps_peer_down(d, a->node);
+		break;
+	case PETAL_MEMBER_PING:
+		send_beat(d, a->node);
+		break;
+	}
+}
+
+static void member_event(struct daemon *d, enum petal_member_event_type type,
+			 uint32_t node, int status)
+{
+	struct petal_member_event event = { type, node, status };
+	struct petal_member_actions actions;
+
+	petal_member_step(&d->members, d->now_ns, &event, &actions);
+	for (uint32_t i = 0; i < actions.count; i++)
+		carry_out(d, &actions.at[i]);
+}
+
+void daemon_peers_start(struct daemon *d)
+{
+	member_event(d, PETAL_MEMBER_START, 0, 0);
+}
+
+uint64_t daemon_peers_next_ns(const struct daemon *d)
+{
+	return petal_member_next_ns(&d->members);
+}
+
+static void on_event(struct daemon *d, const struct petal_wire_event *event)
+{
+	switch (event->type) {
+	case PETAL_WIRE_UP:
+		member_event(d, PETAL_MEMBER_CONNECTED, event->peer, 0);
+		break;
+	case PETAL_WIRE_DOWN:
+		member_event(d, PETAL_MEMBER_DISCONNECTED, event->peer,
+			     event->status);
+		break;
+	case PETAL_WIRE_MESSAGE:
+		member_event(d, PETAL_MEMBER_HEARD, event->peer, 0);
+		if (on_message(d, event))
+			break;
+		d->counts.bad_messages++;
+		petal_wire_drop(d->wire, event->peer);
+		break;
+	case PETAL_WIRE_WROTE:
+		daemon_rings_wrote(d, event->cookie, event->status);
+		break;
+	case PETAL_WIRE_LANDED:
+		daemon_rings_landed(d, event->peer, event->data);
+		break;
+	}
+}
+
+int daemon_peers_step(struct daemon *d)
+{
+	struct petal_wire_event events[EVENTS_MAX];
+	int count = petal_wire_poll(d->wire, events, EVENTS_MAX);
+
+	for (int i = 0; i < count; i++)
+		on_event(d, &events[i]);
+	if (d->now_ns >= petal_member_next_ns(&d->members))
+		member_event(d, PETAL_MEMBER_TICK, 0, 0);
+	return count > 0;
+}

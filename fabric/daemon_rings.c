@@ -1,0 +1,719 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A ring is opened when its configuration appears in the registry and names us,
+ * and closed when it disappears. In between the registry only changes which
+ * incarnations count. What can go wrong: memory, descriptors or the adapter
+ * refuse (we say so once and try again at the next change), the primary of the
+ * epoch restarted without its memory (DAEMON_LOST), the bytes make no sense
+ * (the ring halts and says so).
+ */
+#include "fabric/daemon.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "shm/clock.h"
+#include "shm/error.h"
+
+#define OFFER_NS PETAL_MS(200)
+#define LINES_BYTES 8192u  /* the acks page and the orders page */
+#define ORDERS_OFFSET 4096u
+
+/* A cookie names ring slot, member, flight and the ring's generation. */
+#define FLIGHT_LINES 15u
+
+static uint64_t cookie_of(const struct daemon_ring *ring, unsigned member,
+			  unsigned flight)
+{
+	return (uint64_t)ring->generation << 32 | member << 16 | flight << 8 |
+	       (uint64_t)(ring - ring->daemon->rings);
+}
+
+struct daemon_ring *daemon_rings_find(struct daemon *d, const char *name)
+{
+	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+		if (d->rings[i].used && !d->rings[i].closing &&
+		    strcmp(d->rings[i].config.name, name) == 0)
+			return &d->rings[i];
+	}
+	return NULL;
+}
+
+struct daemon_ring *daemon_rings_by_id(struct daemon *d, uint64_t id)
+{
+	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+		if (d->rings[i].used && !d->rings[i].closing &&
+		    d->rings[i].config.id == id)
+			return &d->rings[i];
+	}
+	return NULL;
+}
+
+/* What the primary and the backup ask for. */
+
+static int write_lines(struct daemon_ring *ring, unsigned member,
+		       const void *local, uint64_t length, uint64_t offset)
+{
+	int err;
+
+	if (!ring->members[member].keyed)
+		return -ENOTCONN;
+	err = petal_wire_write(ring->daemon->wire, ring->config.members[member],
+			       ring->lines_region, local, length,
+			       &ring->members[member].lines, offset, true,
+			       ring->config.id,
+			       cookie_of(ring, member, FLIGHT_LINES));
+	if (err == 0)
+		ring->unreported++;
+	return err;
+}
+
+static int port_write(void *self, unsigned member, uint64_t pos,
+		      uint64_t length)
+{
+	struct daemon_ring *ring = self;
+	struct daemon_member *m = &ring->members[member];
+	unsigned i = 0;
+	int err;
+
+	while (i < DAEMON_FLIGHTS && m->flights[i].busy)
+		i++;
+	if (i == DAEMON_FLIGHTS)
+		return -EAGAIN;
+	err = petal_wire_write(ring->daemon->wire, ring->config.members[member],
+			       ring->data_region, petal_log_at(&ring->log, pos),
+			       length, &m->data,
+			       pos & (ring->config.data_bytes - 1), true,
+			       ring->config.id, cookie_of(ring, member, i));
+	if (err < 0)
+		return err;
+	ring->unreported++;
+	m->flights[i] = (struct daemon_flight){ true, pos + length };
+	return 0;
+}
+
+static void port_order(void *self, unsigned member)
+{
+	struct daemon_ring *ring = self;
+
+	/* One that does not get through is followed by the next. */
+	write_lines(ring, member, ring->log.orders,
+		    sizeof(*ring->log.orders), ORDERS_OFFSET);
+}
+
+static int port_acknowledge(void *self)
+{
+	struct daemon_ring *ring = self;
+	int primary = petal_ring_config_member(&ring->config,
+					       ring->config.primary);
+
+	return write_lines(ring, (unsigned)primary,
+			   &ring->log.acks[ring->self], sizeof(*ring->log.acks),
+			   ring->self * sizeof(*ring->log.acks));
+}
+
+static int port_journal(void *self, const struct petal_record_cursor *from,
+			const struct petal_record_cursor *to, uint64_t trim_pos)
+{
+	struct daemon_ring *ring = self;
+	struct petal_journal_range range = {
+		.ring = ring->config.id,
+		.from_pos = from->pos,
+		.to_pos = to->pos,
+		.from_lsn = from->lsn + 1,
+		.to_lsn = to->lsn,
+		.trim_pos = trim_pos,
+		.epoch = ring->config.epoch,
+	};
+
+	petal_journal_trim(ring->daemon->journal, ring->config.id, trim_pos);
+	return petal_journal_append(ring->daemon->journal, &range);
+}
+
+static void port_trim(void *self, uint64_t pos)
+{
+	struct daemon_ring *ring = self;
+
+	petal_journal_trim(ring->daemon->journal, ring->config.id, pos);
+}
+
+/* Ask the registry to count a member under the incarnation it has now. */
+static void port_admit(void *self, unsigned member)
+{
+	struct daemon_ring *ring = self;
+	struct daemon *d = ring->daemon;
+	struct petal_ring_config config = ring->config;
+	char key[PETAL_REGISTRY_KEY_MAX + 1];
+	struct daemon_swap *swap = NULL;
+	json_t *object;
+	char *text;
+
+	strcpy(config.incs[member], d->peers[config.members[member]].inc);
+	snprintf(key, sizeof(key), PETAL_RING_CONFIG_PREFIX "%s", config.name);
+	object = petal_ring_config_json(&config);
+	text = json_dumps(object, JSON_COMPACT);
+	json_decref(object);
+	if (text != NULL)
+		swap = daemon_swaps_add(d, DAEMON_SWAP_ADMIT, key,
+					config.version, text,
+					(uint32_t)strlen(text));
+	free(text);
+	if (swap == NULL) {
+		ring->primary.members[member].asked = false;
+		return;
+	}
+	swap->ring = ring;
+	swap->ring_generation = ring->generation;
+	swap->member = member;
+}
+
+static void port_signal(void *self, uint32_t owner)
+{
+	struct daemon_ring *ring = self;
+
+	daemon_clients_signal(ring->daemon, ring, owner);
+}
+
+void daemon_rings_admitted(struct daemon *d, const struct daemon_swap *swap,
+			   int status)
+{
+	struct daemon_ring *ring = swap->ring;
+
+	if (!ring->used || ring->generation != swap->ring_generation)
+		return;
+	/* On success the configuration itself tells, like on every node. */
+	if (status < 0)
+		ring->primary.members[swap->member].asked = false;
+	daemon_rings_reconcile(d);
+}
+
+/* Opening and closing. */
+
+static enum daemon_role role_of(const struct daemon *d,
+				const struct petal_ring_config *config)
+{
+	int self = petal_ring_config_member(config, d->config.self);
+
+	if (self < 0)
+		return DAEMON_NOT_MEMBER;
+	if (config->primary != d->config.self)
+		return DAEMON_BACKUP;
+	return strcmp(config->incs[self], d->inc) == 0 ? DAEMON_PRIMARY :
+							  DAEMON_LOST;
+}
+
+static int open_memory(struct daemon_ring *ring)
+{
+	struct petal_log_geometry geometry =
+		petal_ring_config_geometry(&ring->config);
+	struct daemon *d = ring->daemon;
+	int err;
+
+	err = petal_log_open(&geometry, &ring->log);
+	if (err < 0)
+		return err;
+	err = petal_wire_register(d->wire, ring->log.data,
+				  ring->config.data_bytes, &ring->data_region);
+	if (err == 0)
+		err = petal_wire_register(d->wire, ring->log.acks, LINES_BYTES,
+					  &ring->lines_region);
+	if (err == 0)
+		err = petal_journal_attach(d->journal, ring->config.id,
+					   ring->log.data,
+					   ring->config.data_bytes);
+	return err;
+}
+
+static int open_primary(struct daemon_ring *ring)
+{
+	struct petal_primary_port port = {
+		.self = ring,
+		.write = port_write,
+		.order = port_order,
+		.journal = port_journal,
+		.admit = port_admit,
+		.signal = port_signal,
+	};
+
+	ring->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (ring->bell_fd < 0)
+		return -errno;
+	daemon_watch(ring->daemon, ring->bell_fd, DAEMON_TAG_BELL,
+		     (unsigned)(ring - ring->daemon->rings));
+	return petal_primary_open(&ring->primary, &ring->log, ring->self,
+				  &port);
+}
+
+static void open_backup(struct daemon_ring *ring)
+{
+	struct petal_backup_port port = {
+		.self = ring,
+		.acknowledge = port_acknowledge,
+		.journal = port_journal,
+		.trim = port_trim,
+	};
+
+	petal_backup_open(&ring->backup, &ring->log, ring->self, &port);
+	daemon_restore_adopt(ring->daemon, ring);
+}
+
+static void close_ring(struct daemon_ring *ring)
+{
+	struct daemon *d = ring->daemon;
+
+	if (ring->bell_fd >= 0) {
+		daemon_unwatch(d, ring->bell_fd);
+		close(ring->bell_fd);
+	}
+	petal_journal_detach(d->journal, ring->config.id);
+	petal_wire_unregister(ring->data_region);
+	petal_wire_unregister(ring->lines_region);
+	if (ring->log.marks != NULL) {
+		atomic_store_explicit(&ring->log.marks->state, PETAL_LOG_CLOSED,
+				      memory_order_relaxed);
+		petal_log_close(&ring->log);
+	}
+	ring->used = false;
+}
+
+static struct daemon_ring *free_slot(struct daemon *d)
+{
+	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+		if (!d->rings[i].used)
+			return &d->rings[i];
+	}
+	return NULL;
+}
+
+static void open_ring(struct daemon *d, const struct petal_ring_config *config)
+{
+	struct daemon_ring *ring = free_slot(d);
+	int err = 0;
+
+	if (ring == NULL) {
+		fprintf(stderr, "petald: ring '%s' is one more than the %u that "
+				"a node keeps\n",
+			config->name, DAEMON_RINGS_MAX);
+		return;
+	}
+	memset(ring, 0, sizeof(*ring));
+	ring->used = true;
+	ring->seen = true;
+	ring->daemon = d;
+	ring->config = *config;
+	ring->generation = ++d->next_generation;
+	ring->bell_fd = -1;
+	ring->role = role_of(d, config);
+	if (ring->role != DAEMON_NOT_MEMBER)
+		ring->self = (unsigned)petal_ring_config_member(config,
+								d->config.self);
+	if (ring->role == DAEMON_PRIMARY || ring->role == DAEMON_BACKUP)
+		err = open_memory(ring);
+	if (err == 0 && ring->role == DAEMON_PRIMARY)
+		err = open_primary(ring);
+	if (err == 0 && ring->role == DAEMON_BACKUP)
+		open_backup(ring);
+	if (err < 0) {
+		fprintf(stderr, "petald: cannot open ring '%s': %s\n",
+			config->name, petal_strerror(err));
+		close_ring(ring);
+	}
+	if (ring->role == DAEMON_LOST)
+		fprintf(stderr,
+			"petald: ring '%s' had its primary here, and its memory "
+			"is gone: it stays closed\n",
+			config->name);
+}
+
+static void update_ring(struct daemon *d, struct daemon_ring *ring,
+			const struct petal_ring_config *config)
+{
+	ring->config.version = config->version;
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		uint32_t node = config->members[i];
+
+		strcpy(ring->config.incs[i], config->incs[i]);
+		if (ring->role == DAEMON_PRIMARY && i != ring->self &&
+		    d->peers[node].up &&
+		    strcmp(d->peers[node].inc, config->incs[i]) == 0)
+			petal_primary_admitted(&ring->primary, i);
+	}
+}
+
+static int visit_config(void *arg, const char *key, const void *value,
+			uint32_t length, uint64_t version)
+{
+	const char *name = key + strlen(PETAL_RING_CONFIG_PREFIX);
+	struct daemon *d = arg;
+	struct petal_ring_config config;
+	struct daemon_ring *ring;
+
+	if (petal_ring_config_parse(name, value, length, version, &config) <
+	    0) {
+		fprintf(stderr, "petald: the registry's value of '%s' makes no "
+				"sense\n",
+			key);
+		return 0;
+	}
+	ring = daemon_rings_by_id(d, config.id);
+	if (ring == NULL) {
+		open_ring(d, &config);
+	} else {
+		ring->seen = true;
+		if (ring->config.version != config.version)
+			update_ring(d, ring, &config);
+	}
+	return 0;
+}
+
+void daemon_rings_reconcile(struct daemon *d)
+{
+	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++)
+		d->rings[i].seen = false;
+	petal_registry_each(d->registry, PETAL_RING_CONFIG_PREFIX, visit_config,
+			    d);
+	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+		if (d->rings[i].used && !d->rings[i].seen)
+			d->rings[i].closing = true;
+	}
+}
+
+void daemon_rings_stop(struct daemon *d)
+{
+	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+		if (d->rings[i].used)
+			close_ring(&d->rings[i]);
+	}
+}
+
+/* What other nodes do. */
+
+void daemon_rings_offered(struct daemon *d, uint32_t peer, uint64_t id,
+			  uint32_t epoch, const struct daemon_member *keys,
+			  const struct petal_record_cursor *theirs)
+{
+	struct daemon_ring *ring = daemon_rings_by_id(d, id);
+	struct petal_record_cursor start;
+	bool voter;
+	int i;
+
+	if (ring == NULL || ring->role != DAEMON_PRIMARY ||
+	    ring->config.epoch != epoch)
+		return;
+	i = petal_ring_config_member(&ring->config, peer);
+	if (i < 0 || keys->data.bytes < ring->config.data_bytes ||
+	    keys->lines.bytes < LINES_BYTES) {
+		d->counts.bad_messages++;
+		return;
+	}
+	if (ring->primary.members[i].attached)
+		return; /* it offered itself again before our START came */
+	ring->members[i].data = keys->data;
+	ring->members[i].lines = keys->lines;
+	ring->members[i].keyed = true;
+	voter = strcmp(d->peers[peer].inc, ring->config.incs[i]) == 0;
+	petal_primary_join(&ring->primary, (unsigned)i, theirs, voter, &start);
+	if (daemon_peers_send_start(d, ring, (unsigned)i, &start) < 0)
+		petal_primary_leave(&ring->primary, (unsigned)i);
+}
+
+void daemon_rings_started(struct daemon *d, uint32_t peer, uint64_t id,
+			  uint32_t epoch, const struct petal_wire_key *lines,
+			  const struct petal_record_cursor *start)
+{
+	struct daemon_ring *ring = daemon_rings_by_id(d, id);
+	int i;
+
+	if (ring == NULL || ring->role != DAEMON_BACKUP ||
+	    ring->config.epoch != epoch || ring->config.primary != peer ||
+	    lines->bytes < LINES_BYTES || start->pos % PETAL_RECORD_ALIGN != 0)
+		return;
+	i = petal_ring_config_member(&ring->config, peer);
+	ring->members[i].lines = *lines;
+	ring->members[i].keyed = true;
+	petal_backup_start(&ring->backup, start);
+}
+
+void daemon_rings_peer_down(struct daemon *d, uint32_t peer)
+{
+	for (unsigned n = 0; n < DAEMON_RINGS_MAX; n++) {
+		struct daemon_ring *ring = &d->rings[n];
+		int i;
+
+		if (!ring->used)
+			continue;
+		i = petal_ring_config_member(&ring->config, peer);
+		if (i < 0)
+			continue;
+		memset(&ring->members[i], 0, sizeof(ring->members[i]));
+		if (ring->role == DAEMON_PRIMARY)
+			petal_primary_leave(&ring->primary, (unsigned)i);
+		else if (ring->role == DAEMON_BACKUP &&
+			 ring->config.primary == peer)
+			petal_backup_stop(&ring->backup);
+		ring->offer_ns = 0;
+	}
+}
+
+void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status)
+{
+	unsigned slot = cookie & 0xff;
+	unsigned flight = cookie >> 8 & 0xff;
+	unsigned member = cookie >> 16 & 0xff;
+	struct daemon_ring *ring;
+	struct daemon_flight *f;
+
+	if (slot >= DAEMON_RINGS_MAX)
+		return;
+	ring = &d->rings[slot];
+	if (!ring->used || ring->generation != cookie >> 32)
+		return;
+	ring->unreported--;
+	if (flight >= DAEMON_FLIGHTS)
+		return;
+	f = &ring->members[member].flights[flight];
+	f->busy = false;
+	petal_primary_wrote(&ring->primary, member,
+			    status == 0 ? f->end_pos : 0);
+}
+
+void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data)
+{
+	struct daemon_ring *ring = daemon_rings_by_id(d, data);
+	int i;
+
+	if (ring == NULL || ring->role != DAEMON_PRIMARY)
+		return; /* a backup looks at its memory in every step */
+	i = petal_ring_config_member(&ring->config, peer);
+	if (i >= 0 && petal_primary_acked(&ring->primary, (unsigned)i) < 0) {
+		d->counts.bad_messages++;
+		petal_wire_drop(d->wire, peer);
+	}
+}
+
+void daemon_rings_journaled(struct daemon *d,
+			    const struct petal_journal_done *done)
+{
+	struct daemon_ring *ring = daemon_rings_by_id(d, done->ring);
+
+	if (done->status < 0)
+		fprintf(stderr,
+			"petald: the journal failed (%s): this disk no longer "
+			"counts\n",
+			petal_strerror(done->status));
+	if (ring == NULL)
+		return;
+	if (ring->role == DAEMON_PRIMARY)
+		petal_primary_journaled(&ring->primary, done->to_pos,
+					done->status);
+	else if (ring->role == DAEMON_BACKUP)
+		petal_backup_journaled(&ring->backup, done->to_pos,
+				       done->status);
+}
+
+/* Stepping. */
+
+static int step_primary(struct daemon *d, struct daemon_ring *ring)
+{
+	bool halted = ring->primary.halted;
+	int more;
+
+	/* Armed before the look, so that no publish goes unseen. */
+	petal_doorbell_arm(&ring->log.marks->node_bell);
+	more = petal_primary_step(&ring->primary, d->now_ns);
+	if (more < 0 && !halted)
+		fprintf(stderr,
+			"petald: ring '%s' is halted: its memory makes no "
+			"sense at position %" PRIu64 "\n",
+			ring->config.name, ring->primary.accepted.pos);
+	return more > 0;
+}
+
+static int step_backup(struct daemon *d, struct daemon_ring *ring)
+{
+	const struct daemon_peer *primary = &d->peers[ring->config.primary];
+
+	if (!ring->backup.started && primary->up && primary->inc[0] != '\0' &&
+	    d->now_ns >= ring->offer_ns) {
+		daemon_peers_send_offer(d, ring);
+		ring->offer_ns = d->now_ns + OFFER_NS;
+	}
+	return petal_backup_step(&ring->backup);
+}
+
+int daemon_rings_step(struct daemon *d)
+{
+	int more = 0;
+
+	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+		struct daemon_ring *ring = &d->rings[i];
+
+		if (!ring->used)
+			continue;
+		if (ring->closing) {
+			if (ring->unreported == 0)
+				close_ring(ring);
+		} else if (ring->role == DAEMON_PRIMARY) {
+			more |= step_primary(d, ring);
+		} else if (ring->role == DAEMON_BACKUP) {
+			more |= step_backup(d, ring);
+		}
+	}
+	return more;
+}
+
+uint64_t daemon_rings_next_ns(const struct daemon *d)
+{
+	uint64_t next_ns = PETAL_CLOCK_NEVER;
+
+	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+		const struct daemon_ring *ring = &d->rings[i];
+		uint64_t ring_ns = PETAL_CLOCK_NEVER;
+
+		if (!ring->used)
+			continue;
+		if (ring->role == DAEMON_PRIMARY && !ring->primary.halted)
+			ring_ns = petal_primary_next_ns(&ring->primary);
+		else if (ring->role == DAEMON_BACKUP &&
+			 !ring->backup.started &&
+			 d->peers[ring->config.primary].up)
+			ring_ns = ring->offer_ns;
+		if (ring_ns < next_ns)
+			next_ns = ring_ns;
+	}
+	return next_ns;
+}
+
+/* What people see. */
+
+static json_t *queue_json(const struct petal_queue *queue)
+{
+	struct petal_queue_counts counts;
+
+	petal_queue_counts(queue, &counts);
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+			 "name", queue->name, "enqueued",
+			 (json_int_t)counts.enqueued, "ready",
+			 (json_int_t)counts.ready, "leased",
+			 (json_int_t)counts.leased, "done",
+			 (json_int_t)counts.done, "redelivered",
+			 (json_int_t)counts.redelivered, "expired",
+			 (json_int_t)counts.expired, "reclaimed",
+			 (json_int_t)counts.reclaimed, "stale",
+			 (json_int_t)counts.stale);
+}
+
+static json_t *levels_json(const struct petal_log *log)
+{
+	json_t *object = json_object();
+
+	for (unsigned i = 0; i < PETAL_LEVEL_COUNT; i++)
+		json_object_set_new(
+			object, petal_level_name((enum petal_level)i),
+			json_integer((json_int_t)atomic_load_explicit(
+				&log->marks->level_pos[i],
+				memory_order_relaxed)));
+	return object;
+}
+
+static json_t *member_json(const struct daemon *d,
+			   const struct daemon_ring *ring, unsigned i)
+{
+	const struct petal_primary_member *member = &ring->primary.members[i];
+	uint32_t node = ring->config.members[i];
+	const char *state = "unknown";
+
+	if (node == d->config.self)
+		state = "self";
+	else if (ring->role == DAEMON_PRIMARY)
+		state = !member->attached ? "away" :
+			member->counted	  ? "in" :
+					    "catching up";
+	else
+		state = d->peers[node].up ? "up" : "away";
+	return json_pack("{s:i, s:s}", "node", (int)node, "state", state);
+}
+
+static const char *role_name(enum daemon_role role)
+{
+	switch (role) {
+	case DAEMON_PRIMARY:
+		return "primary";
+	case DAEMON_BACKUP:
+		return "backup";
+	case DAEMON_LOST:
+		return "lost";
+	case DAEMON_NOT_MEMBER:
+		break;
+	}
+	return "none";
+}
+
+static json_t *ring_json(struct daemon *d, struct daemon_ring *ring, bool whole)
+{
+	json_t *members = json_array();
+	json_t *queues = json_array();
+	json_t *object;
+
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++)
+		json_array_append_new(members, member_json(d, ring, i));
+	object = json_pack("{s:s, s:I, s:I, s:I, s:i, s:s, s:o}", "name",
+			   ring->config.name, "id", (json_int_t)ring->config.id,
+			   "data_bytes", (json_int_t)ring->config.data_bytes,
+			   "epoch", (json_int_t)ring->config.epoch, "primary",
+			   (int)ring->config.primary, "role",
+			   role_name(ring->role), "members", members);
+	if (ring->role == DAEMON_PRIMARY) {
+		const struct petal_primary_counts *c = &ring->primary.counts;
+
+		for (unsigned i = 0; i < ring->config.queue_count; i++)
+			json_array_append_new(
+				queues, queue_json(&ring->log.queues[i]));
+		json_object_set_new(object, "levels", levels_json(&ring->log));
+		json_object_set_new(
+			object, "counts",
+			json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+				  "accepted", (json_int_t)c->accepted,
+				  "refused", (json_int_t)c->refused, "stale",
+				  (json_int_t)c->stale, "padding",
+				  (json_int_t)c->padding, "repaired",
+				  (json_int_t)c->repaired, "writes",
+				  (json_int_t)c->writes, "write_bytes",
+				  (json_int_t)c->write_bytes));
+	}
+	if (ring->role == DAEMON_BACKUP)
+		json_object_set_new(
+			object, "backup",
+			json_pack("{s:b, s:I, s:I, s:I}", "started",
+				  ring->backup.started, "memory_pos",
+				  (json_int_t)ring->backup.cursor.pos,
+				  "disk_pos",
+				  (json_int_t)ring->backup.disk_pos, "starts",
+				  (json_int_t)ring->backup.counts.starts));
+	if (ring->log.marks != NULL)
+		json_object_set_new(object, "pages",
+				    json_string(petal_segment_pages_name(
+					    ring->log.segment.pages)));
+	if (whole)
+		json_object_set_new(object, "queues", queues);
+	else
+		json_decref(queues);
+	return object;
+}
+
+json_t *daemon_rings_json(struct daemon *d, bool whole)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+		if (d->rings[i].used && !d->rings[i].closing)
+			json_array_append_new(list, ring_json(d, &d->rings[i],
+							      whole));
+	}
+	return list;
+}

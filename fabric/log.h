@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PETAL_FABRIC_LOG_H
+#define PETAL_FABRIC_LOG_H
+
+#include <assert.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "actors/port.h"
+#include "actors/queue.h"
+#include "rings/doorbell.h"
+#include "rings/mpsc.h"
+#include "shm/segment.h"
+
+/**
+ * DOC: log - the memory of one durable ring, in one petal
+ *
+ *    segment header   4 KiB
+ *    geometry         4 KiB   written once, copied at attach
+ *    marks            4 KiB   how far the log is accepted, kept and visible
+ *    acks             4 KiB   a line per member, written by that member alone,
+ *                             one-sided, from its host
+ *    orders           4 KiB   a line, written by the primary, one-sided
+ *    owners           a line and a window of outcomes per local producer
+ *    mpsc header      tail, head, intent lines
+ *    queues           lease tables
+ *    data             the records: equal bytes at equal offsets on every member
+ *
+ * The same layout everywhere: on the primary local processes claim, publish
+ * and take in it; on a backup only marks, orders and data are in use.
+ *
+ * Always true on the primary:
+ *    trim <= visible <= accepted <= tail <= head + data_bytes, head <= trim
+ *    visible = level_pos[MEM2]
+ *
+ * Ordering:
+ *    [OUTCOME] the replicator stores an outcome, then accepted_sequence
+ *              (release) -> its producer loads accepted_sequence (acquire)
+ *    [MARK]    the replicator stores level_pos (release) -> waiters load it
+ *              (acquire), by the marks bell
+ *
+ * Crash: marks, owners and queues are the primary's view and die with it. What
+ * counts is in data: queues are a function of the retained records.
+ */
+
+#define PETAL_LOG_MEMBERS 3u
+#define PETAL_LOG_OWNERS 64u
+#define PETAL_LOG_QUEUES_MAX 8u
+#define PETAL_LOG_WINDOW 128u /* sends of one producer without an outcome */
+#define PETAL_LOG_DATA_BYTES_MIN (UINT64_C(1) << 16)
+#define PETAL_LOG_DATA_BYTES_MAX (UINT64_C(1) << 36)
+#define PETAL_LOG_RESERVE_BYTES 4096u
+
+struct petal_log_geometry {
+	uint64_t ring;
+	uint64_t data_bytes; /* a power of two */
+	uint32_t epoch;
+	uint32_t queue_count;
+	struct petal_queue_geometry queues[PETAL_LOG_QUEUES_MAX];
+};
+
+enum petal_log_state {
+	PETAL_LOG_CLOSED = 0,
+	PETAL_LOG_OPEN = 1,
+	PETAL_LOG_HALTED = 2, /* its bytes made no sense: see the daemon's log */
+};
+
+/* Written by the replicator alone, but for the bells. */
+struct petal_log_marks {
+	_Atomic uint32_t state;
+	uint32_t reserved;
+	_Atomic uint64_t accepted_lsn;
+	_Atomic uint64_t trim_pos;
+	_Atomic uint64_t dispatched_pos; /* queues have what lies before */
+	_Atomic uint64_t refused; /* records turned into padding */
+
+	alignas(64) _Atomic uint64_t level_pos[PETAL_LEVEL_COUNT];
+
+	/* Producers that wait for a level sleep here. */
+	alignas(64) struct petal_doorbell bell;
+
+	/* Rung by producers: the replicator's event loop sleeps on its fd. */
+	alignas(64) struct petal_doorbell node_bell;
+};
+
+/* One member's acknowledgement: both words grow only. */
+struct petal_log_ack {
+	alignas(64) _Atomic uint64_t memory_pos; /* M */
+	_Atomic uint64_t disk_pos;		 /* D */
+	_Atomic uint64_t disk_failed;		 /* not 0: D stands still */
+	uint64_t reserved[5];
+};
+
+/* What the primary tells a backup beside the records. */
+struct petal_log_orders {
+	alignas(64) _Atomic uint64_t trim_pos;
+	_Atomic uint64_t visible_pos;
+	_Atomic uint64_t beat;
+	uint64_t reserved[5];
+};
+
+struct petal_log_outcome {
+	_Atomic int64_t lsn; /* or a negative error */
+};
+
+struct petal_log_owner {
+	alignas(64) _Atomic uint64_t accepted_sequence; /* the replicator */
+	_Atomic uint64_t signal_pos; /* the producer: signal at this, 0 none */
+	_Atomic uint32_t signal_level;
+	uint32_t reserved[11];
+	struct petal_log_outcome outcomes[PETAL_LOG_WINDOW];
+};
+
+static_assert(sizeof(struct petal_log_marks) == 256, "layout");
+static_assert(sizeof(struct petal_log_ack) == 64, "layout");
+static_assert(sizeof(struct petal_log_orders) == 64, "layout");
+static_assert(sizeof(struct petal_log_owner) == 64 + 8 * PETAL_LOG_WINDOW, "layout");
+
+/* One process's view of a log. Geometry is a private copy. */
+struct petal_log {
+	struct petal_segment segment;
+	struct petal_log_geometry geometry;
+	struct petal_log_marks *marks;
+	struct petal_log_ack *acks;	  /* PETAL_LOG_MEMBERS */
+	struct petal_log_orders *orders;
+	struct petal_log_owner *owners;	  /* PETAL_LOG_OWNERS */
+	uint8_t *data;
+	struct petal_mpsc ring;
+	struct petal_queue queues[PETAL_LOG_QUEUES_MAX];
+};
+
+/**
+ * petal_log_geometry_check() - whether a shape can be made
+ *
+ * Return: 0, or -EINVAL.
+ */
+int petal_log_geometry_check(const struct petal_log_geometry *geometry);
+
+/**
+ * petal_log_open() - make an empty log in a new segment
+ * @geometry: its shape, checked
+ *
+ * Return: 0, -EINVAL, or what petal_segment_open() returns.
+ */
+int petal_log_open(const struct petal_log_geometry *geometry,
+		   struct petal_log *ret_log);
+
+/**
+ * petal_log_attach() - map a log that another process made
+ * @fd: its segment; the caller keeps it
+ * @owner: the producer's number, 1 to PETAL_LOG_OWNERS - 1; 0 is the node's
+ *
+ * Return: 0; -EINVAL, -PETAL_EVERSION or -PETAL_EGEOMETRY for anything that is
+ * not a whole log of this layout.
+ */
+int petal_log_attach(int fd, uint32_t owner, struct petal_log *ret_log);
+
+void petal_log_close(struct petal_log *log);
+
+/**
+ * petal_log_at() - the byte of a position
+ */
+static inline uint8_t *petal_log_at(const struct petal_log *log, uint64_t pos)
+{
+	return log->data + (pos & (log->geometry.data_bytes - 1));
+}
+
+/**
+ * petal_log_run() - how far a range goes on without a wrap
+ *
+ * Return: bytes from @pos towards @end that lie in one piece.
+ */
+static inline uint64_t petal_log_run(const struct petal_log *log, uint64_t pos,
+				     uint64_t end)
+{
+	uint64_t left = log->geometry.data_bytes -
+			(pos & (log->geometry.data_bytes - 1));
+
+	return end - pos < left ? end - pos : left;
+}
+
+#endif

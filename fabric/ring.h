@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PETAL_FABRIC_RING_H
+#define PETAL_FABRIC_RING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "actors/port.h"
+#include "fabric/log.h"
+#include "fabric/node.h"
+
+/**
+ * DOC: ring - a durable ring, as a process on its primary's host uses it
+ *
+ * The process claims, fills and publishes records in the ring's own memory,
+ * and takes messages from it in place; petald is only woken. An
+ * acknowledgement names its level: see enum petal_level.
+ *
+ *    petal_ring_send()      one record, and wait for a level
+ *    petal_ring_publish()   one record, do not wait: a ticket
+ *    petal_ring_wait()      wait for a ticket's level
+ *    petal_ring_take()      lease a message, read it in place
+ *    petal_ring_forward()   acknowledge it and put its outcome, in one record
+ *
+ * What the answers mean: 0, it survives what the level promises. A named
+ * refusal (-ESTALE, -PETAL_EFENCED, -EINVAL, -PETAL_ECORRUPT): it never became
+ * part of the ring. -ETIMEDOUT and -PETAL_EUNKNOWN: nobody can say yet; it may
+ * still become part of it, and petal_ring_outcome() tells when it has.
+ *
+ * Threads: one at a time per struct petal_ring. Open it twice for two threads.
+ *
+ * Crash: of this process: claims become padding, leases return to the queue.
+ * Of the node: waits end with -PETAL_EUNKNOWN.
+ */
+
+struct petal_ring {
+	struct petal_log log;
+	struct petal_node *node;
+	char name[32];
+	int bell_fd;   /* wakes the node */
+	int signal_fd; /* petal_ring_completion_fd() */
+	uint32_t owner;
+	uint64_t session;
+	uint64_t sequence; /* of the last record published */
+};
+
+/* A record that was published and whose outcome is awaited. */
+struct petal_ring_ticket {
+	uint64_t sequence;
+	uint64_t end_pos;
+};
+
+/**
+ * petal_ring_open() - map a ring and be given a producer's number
+ *
+ * Return: 0; -ENOENT; -PETAL_ENOTPRIMARY when another node is its primary
+ * (node->error names it); -EUSERS when too many processes have it open;
+ * -EAGAIN when the node has not set it up yet.
+ */
+int petal_ring_open(struct petal_node *node, const char *name,
+		    struct petal_ring *ret_ring);
+
+/**
+ * petal_ring_close() - give the number back; leases return to their queues
+ */
+void petal_ring_close(struct petal_ring *ring);
+
+/**
+ * petal_ring_queue() - the number of a queue
+ *
+ * Return: 1 and up, or -ENOENT.
+ */
+int petal_ring_queue(const struct petal_ring *ring, const char *name);
+
+/**
+ * petal_ring_publish() - write one record into the ring
+ * @queue: a queue's number, or 0 for a record that no queue hands out
+ * @bytes: copied once, into the ring
+ * @length: at most petal_ring_length_max()
+ *
+ * Does not wait. The outcome is kept until PETAL_LOG_WINDOW further records of
+ * ours have been accepted.
+ *
+ * Return: 0 with a ticket; -EAGAIN when the ring is full or the window is;
+ * -EMSGSIZE; -PETAL_EUNKNOWN when the ring is closed or halted.
+ */
+int petal_ring_publish(struct petal_ring *ring, uint32_t queue,
+		       const void *bytes, uint32_t length,
+		       struct petal_ring_ticket *ret_ticket);
+
+/**
+ * petal_ring_publish_until() - publish, and wait for room if there is none
+ * @deadline_ns: monotonic
+ *
+ * Return: as petal_ring_publish(); -EAGAIN at the deadline.
+ */
+int petal_ring_publish_until(struct petal_ring *ring, uint32_t queue,
+			     const void *bytes, uint32_t length,
+			     uint64_t deadline_ns,
+			     struct petal_ring_ticket *ret_ticket);
+
+/**
+ * petal_ring_length_max() - the longest payload of one record
+ */
+uint32_t petal_ring_length_max(const struct petal_ring *ring);
+
+/**
+ * petal_ring_wait() - wait until a record has reached a level
+ * @deadline_ns: monotonic; 0 to look without waiting
+ * @ret_lsn: its position in the ring; may be NULL
+ *
+ * At level none there is nothing to wait for, and no lsn yet: 0 is written.
+ *
+ * Return: 0; a refusal; -ETIMEDOUT; -PETAL_EUNKNOWN; -ENODATA when asked so
+ * late that the outcome is no longer kept.
+ */
+int petal_ring_wait(struct petal_ring *ring,
+		    const struct petal_ring_ticket *ticket,
+		    enum petal_level level, uint64_t deadline_ns,
+		    uint64_t *ret_lsn);
+
+/**
+ * petal_ring_send() - publish and wait
+ *
+ * Also waits, until the deadline, for room in a full ring.
+ *
+ * Return: as petal_ring_publish() and petal_ring_wait().
+ */
+int petal_ring_send(struct petal_ring *ring, uint32_t queue, const void *bytes,
+		    uint32_t length, enum petal_level level,
+		    uint64_t deadline_ns, uint64_t *ret_lsn);
+
+/**
+ * petal_ring_completion_fd() - be told by epoll
+ *
+ * Return: an eventfd; petal_ring_signal() says what for.
+ */
+int petal_ring_completion_fd(const struct petal_ring *ring);
+
+/**
+ * petal_ring_signal() - make the completion fd readable when a ticket is there
+ *
+ * One ticket at a time; a later call replaces an earlier one. The fd may
+ * already be readable when this returns.
+ */
+void petal_ring_signal(struct petal_ring *ring,
+		       const struct petal_ring_ticket *ticket,
+		       enum petal_level level);
+
+/**
+ * petal_ring_outcome() - what became of a record, without waiting
+ *
+ * Return: 0 with its lsn; 1 when it is not decided; the refusal;
+ * -ENODATA when it is longer ago than PETAL_LOG_WINDOW records.
+ */
+int petal_ring_outcome(struct petal_ring *ring, uint64_t sequence,
+		       uint64_t *ret_lsn);
+
+/**
+ * petal_ring_take() - lease the oldest ready message of a queue
+ * @deadline_ns: monotonic; 0 to look without waiting
+ * @ret_message: bytes lie in the ring and are readable while the lease lasts
+ *
+ * Return: 0; 1 when none came; -EPERM when the queue has an owner;
+ * -PETAL_ECORRUPT; -PETAL_EUNKNOWN when the ring is closed or halted.
+ */
+int petal_ring_take(struct petal_ring *ring, uint32_t queue,
+		    uint64_t deadline_ns, struct petal_message *ret_message);
+
+/**
+ * petal_ring_forward() - acknowledge messages and put others, all or nothing
+ * @inputs: leased by us
+ * @outputs: may be none: a plain acknowledgement
+ *
+ * Return: 0; -ESTALE when a lease had ended: nothing was put; as
+ * petal_ring_send() otherwise.
+ */
+int petal_ring_forward(struct petal_ring *ring,
+		       const struct petal_message *inputs, unsigned input_count,
+		       const struct petal_output *outputs,
+		       unsigned output_count, enum petal_level level,
+		       uint64_t deadline_ns);
+
+/**
+ * petal_ring_release() - give a message back, unfinished
+ *
+ * Return: 0, or -ESTALE.
+ */
+int petal_ring_release(struct petal_ring *ring,
+		       const struct petal_message *message);
+
+/**
+ * petal_ring_own() - become the only taker of a queue, as a clerk is
+ *
+ * Return: 0, or -EBUSY.
+ */
+int petal_ring_own(struct petal_ring *ring, uint32_t queue);
+
+/**
+ * petal_ring_drain() - wait until every message put so far is acknowledged
+ *
+ * Return: 0; -ETIMEDOUT; -PETAL_EUNKNOWN.
+ */
+int petal_ring_drain(struct petal_ring *ring, uint32_t queue,
+		     uint64_t deadline_ns);
+
+/* The ring as actors/port.h sees it; self is a struct petal_ring. */
+extern const struct petal_port petal_ring_port;
+
+#endif

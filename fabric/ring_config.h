@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PETAL_FABRIC_RING_CONFIG_H
+#define PETAL_FABRIC_RING_CONFIG_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+#include "fabric/log.h"
+
+/**
+ * DOC: ring_config - what the registry keeps of a ring
+ *
+ * One value, under the key "ring/NAME", changed only by compare-and-swap:
+ *
+ *    {"id": 7, "epoch": 1, "primary": 1, "data_bytes": 16777216,
+ *     "members": [{"node": 1, "inc": "9f.."}, ...],
+ *     "queues": [{"name": "stanzas", "slots": 4096, "lease_ns": 2000000000}]}
+ *
+ * inc is the incarnation of a member's memory whose acknowledgements count. A
+ * member that came back with another one is a learner until this changes.
+ */
+
+#define PETAL_RING_CONFIG_PREFIX "ring/"
+#define PETAL_RING_CONFIG_INC_BYTES 33u /* 32 hexadecimal digits and a 0 */
+
+struct petal_ring_config {
+	char name[32];
+	uint64_t id;	  /* 1 to UINT32_MAX: it travels as notify data */
+	uint64_t version; /* of the registry's value; not part of it */
+	uint32_t epoch;
+	uint32_t primary;
+	uint32_t members[PETAL_LOG_MEMBERS]; /* node ids, all different */
+	char incs[PETAL_LOG_MEMBERS][PETAL_RING_CONFIG_INC_BYTES];
+	uint64_t data_bytes;
+	unsigned queue_count;
+	struct petal_queue_geometry queues[PETAL_LOG_QUEUES_MAX];
+};
+
+/**
+ * petal_ring_config_name_check() - 1 to 31 letters, digits, '-' and '_'
+ *
+ * Return: 0, or -EINVAL.
+ */
+int petal_ring_config_name_check(const char *name);
+
+/**
+ * petal_ring_config_parse() - read a registry's value
+ *
+ * Return: 0, or -PETAL_ECORRUPT when anything is missing or out of range.
+ */
+int petal_ring_config_parse(const char *name, const void *value,
+			    uint32_t length, uint64_t version,
+			    struct petal_ring_config *ret_config);
+
+/**
+ * petal_ring_config_shape() - read "queues" and "data_bytes" of an object
+ *
+ * Shared by the registry's value and a client's request.
+ *
+ * Return: 0, or -EINVAL.
+ */
+int petal_ring_config_shape(const json_t *object,
+			    struct petal_ring_config *config);
+
+/**
+ * petal_ring_config_json() - the object that petal_ring_config_parse() reads
+ */
+json_t *petal_ring_config_json(const struct petal_ring_config *config);
+
+/**
+ * petal_ring_config_geometry() - the memory that every member makes
+ */
+struct petal_log_geometry
+petal_ring_config_geometry(const struct petal_ring_config *config);
+
+/**
+ * petal_ring_config_member() - the index of a node among the members
+ *
+ * Return: 0 to PETAL_LOG_MEMBERS - 1, or -ENOENT.
+ */
+int petal_ring_config_member(const struct petal_ring_config *config,
+			     uint32_t node);
+
+#endif

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PETAL_RINGS_DOORBELL_H
+#define PETAL_RINGS_DOORBELL_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/**
+ * DOC: doorbell - sleep until somebody in any process has news
+ *
+ *    byte 0      4        8
+ *    +-----------+--------+
+ *    | sequence  | armed  |    somewhere in shared memory, zeroed, best on a
+ *    | rings     | 2n + 1 |    line of its own
+ *    +-----------+--------+
+ *
+ * A doorbell carries no news and no count. It belongs to a condition that the
+ * waiter can test by itself: "the ring is not empty". The one rule:
+ *
+ *    waiter                               ringer
+ *    seen = arm(db)                       make the condition true
+ *    if the condition is true: go on      ring(db, count)
+ *    wait(db, seen, deadline), then test again, and maybe arm again
+ *
+ * Always true:  a waiter that armed, found its condition false and sleeps, is
+ * woken by the first ring after the condition became true.
+ *
+ * Nobody pays while nobody sleeps: ring is then one fence and one load, of a
+ * line that nobody writes.
+ *
+ * armed is odd while somebody may sleep, and every arm makes it another odd
+ * number, so that a ringer never clears an arm that it has not answered.
+ *
+ * Who may run together: everything with everything, from any number of threads
+ * and processes, except that disarm, and an fd, are for a doorbell with one
+ * waiter.
+ *
+ * Ordering:
+ *    [WAKE]   arm stores armed, then a seq_cst fence, then the waiter tests its
+ *             condition <-> the ringer makes the condition true, then ring's
+ *             seq_cst fence, then ring loads armed: at least one of the two
+ *             sees what the other has written
+ *    [ARM]    arm takes the sequence, then stores armed (release) -> ring
+ *             loads armed (acquire), then adds to sequence: the answer is
+ *             later than what the waiter saw, so that its sleep is refused
+ *    [SEEN]   ring adds to sequence (release) -> arm and the kernel read it:
+ *             who sees the new number tests its condition after it was true
+ *
+ * Crash: a sleeper that is killed leaves armed set, which costs the next ringer
+ * one system call. A ringer that is killed before it woke anybody leaves armed
+ * set too, so that whoever proves its death rings in its place; and so for a
+ * sleeper that was woken and died of it.
+ *
+ * Trust: a peer may ring for nothing, never ring, or write any number here.
+ * The waiter loses time by it, never safety: it tests its own condition, and
+ * bounds its wait by a deadline.
+ *
+ * Source: futex(2), and the event count of Vyukov; the token is ours.
+ */
+
+/* Wake all who sleep. Also the right count where only one can sleep. */
+#define PETAL_DOORBELL_ALL UINT32_C(0x7fffffff)
+
+struct petal_doorbell {
+	_Atomic uint32_t sequence;
+	_Atomic uint32_t armed;
+};
+
+static_assert(sizeof(struct petal_doorbell) == 8, "layout");
+static_assert(__builtin_offsetof(struct petal_doorbell, armed) == 4, "layout");
+
+/**
+ * petal_doorbell_arm() - announce that we are about to sleep
+ *
+ * The condition must be tested between this and the sleep.
+ *
+ * Order: the first half of [WAKE].
+ *
+ * Return: the sequence, for petal_doorbell_wait().
+ */
+uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell);
+
+/**
+ * petal_doorbell_disarm() - announce that we do not sleep after all
+ *
+ * Optional: it saves the next ringer a system call. Only where there is one
+ * waiter, for it would silence the others.
+ */
+void petal_doorbell_disarm(struct petal_doorbell *doorbell);
+
+/**
+ * petal_doorbell_wait() - sleep until the doorbell rings
+ * @seen: what petal_doorbell_arm() returned
+ * @deadline_ns: on the clock of petal_clock_now_ns(); 0 for none
+ *
+ * Returns at once if it rang since. Test the condition after it in any case.
+ *
+ * Return: 0 when it rang or a signal came; 1 when the deadline has passed;
+ * otherwise what futex(2) said, negated.
+ */
+int petal_doorbell_wait(struct petal_doorbell *doorbell, uint32_t seen,
+			uint64_t deadline_ns);
+
+/**
+ * petal_doorbell_ring() - wake who sleeps, after the condition became true
+ * @count: how many sleepers there is news for, or PETAL_DOORBELL_ALL
+ *
+ * When @count of them were woken, armed stays set, for others may sleep on; the
+ * next ring then asks the kernel again. So where only one can sleep, say
+ * PETAL_DOORBELL_ALL.
+ *
+ * Order: the second half of [WAKE].
+ */
+static inline void petal_doorbell_ring(struct petal_doorbell *doorbell,
+				       uint32_t count);
+
+/**
+ * petal_doorbell_ring_fd() - the same for a waiter that sleeps in epoll
+ * @fd: its eventfd, non-blocking
+ *
+ * The waiter: arm, test the condition, epoll_wait on the eventfd among its
+ * other things; when awake disarm, and read the eventfd if it is readable.
+ */
+static inline void petal_doorbell_ring_fd(struct petal_doorbell *doorbell,
+					  int fd);
+
+/**
+ * petal_doorbell_spin_ns() - how long it pays to spin before going to sleep
+ * @parties: how many threads will spin at the same time, ours included
+ *
+ * Spinning is for CPUs that nobody else needs: on as few as there are spinners
+ * it keeps the one off the CPU whose news they wait for. Asks the kernel, so
+ * ask once. Limits of bandwidth (cgroups) are not seen.
+ *
+ * Return: nanoseconds, about what a sleep and a wake-up cost; 0 when the
+ * calling thread may use no more CPUs than there are parties.
+ */
+uint64_t petal_doorbell_spin_ns(unsigned parties);
+
+#include "rings/doorbell_inl.h"
+
+#endif
