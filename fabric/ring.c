@@ -444,7 +444,8 @@ int petal_ring_forward(struct petal_ring *ring,
 
 	err = petal_txn_bytes(input_count, outputs, output_count, &length);
 	if (err == 0)
-		err = claim_until(ring, length, NULL, 0, 1, deadline_ns, &room);
+		err = claim_until(ring, length, inputs, input_count,
+				  output_count, deadline_ns, &room);
 	if (err < 0)
 		return err;
 	petal_txn_write(payload_of(&room), inputs, input_count, outputs,

@@ -139,7 +139,9 @@ int petal_mpsc_attach(void *header, uint64_t header_bytes, void *data,
 		.reserve_bytes = shape.reserve_bytes,
 		.lap_shift = (uint32_t)__builtin_ctzll(shape.data_bytes),
 	};
-	ret_ring->head_seen = petal_mpsc_head(ret_ring);
+	/* [DRAIN] Acquire: the first claims may rest on this look alone. */
+	ret_ring->head_seen = atomic_load_explicit(&ret_ring->shared->head,
+						   memory_order_acquire);
 	ret_ring->tail_seen = petal_mpsc_tail(ret_ring);
 	return 0;
 }

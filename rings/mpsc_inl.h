@@ -104,29 +104,45 @@ static inline void petal_mpsc_set_length(struct petal_record *record,
 }
 
 /*
+ * One look at head and tail. 0; 1 when the head has moved between two looks,
+ * so that nothing can be said; -PETAL_ECORRUPT when the two contradict.
+ */
+static inline int petal_mpsc_look(struct petal_mpsc *ring, uint64_t *tail)
+{
+	/*
+	 * [DRAIN] Acquire: the lines that it freed are zero, and the tail that
+	 * we load next is not behind this head.
+	 */
+	ring->head_seen = atomic_load_explicit(&ring->shared->head,
+					       memory_order_acquire);
+	/* [DRAIN] Acquire: the second look at head comes after this one. */
+	*tail = atomic_load_explicit(&ring->shared->tail, memory_order_acquire);
+	if (*tail - ring->head_seen <= ring->data_bytes &&
+	    *tail % PETAL_RECORD_ALIGN == 0)
+		return 0;
+	/* While we looked, the ring may have been drained and filled again. */
+	return petal_mpsc_head(ring) != ring->head_seen ? 1 : -PETAL_ECORRUPT;
+}
+
+/*
  * Find room for @length at a tail as fresh as need be. 0 with the tail and the
- * place; -EAGAIN; -PETAL_ECORRUPT when head and tail contradict each other.
+ * place; 1 to try again; -EAGAIN when full; -PETAL_ECORRUPT.
  */
 static inline int petal_mpsc_room(struct petal_mpsc *ring, uint32_t length,
 				  uint64_t *tail,
 				  struct petal_mpsc_place *place)
 {
+	int outcome;
+
 	*place = petal_mpsc_place(ring, *tail, length);
 	if (place->end - ring->head_seen <= ring->room_bytes &&
 	    *tail % PETAL_RECORD_ALIGN == 0)
 		return 0;
 
-	/*
-	 * [DRAIN] Full as far as we knew, so pay for one look at the
-	 * consumer's line. Acquire: the lines that it freed are zero, and the
-	 * tail that we load next is not behind this head.
-	 */
-	ring->head_seen = atomic_load_explicit(&ring->shared->head,
-					       memory_order_acquire);
-	*tail = petal_mpsc_tail(ring);
-	if (*tail - ring->head_seen > ring->data_bytes ||
-	    *tail % PETAL_RECORD_ALIGN != 0)
-		return -PETAL_ECORRUPT;
+	/* Full as far as we knew: pay for a look at the consumer's line. */
+	outcome = petal_mpsc_look(ring, tail);
+	if (outcome)
+		return outcome;
 	*place = petal_mpsc_place(ring, *tail, length);
 	return place->end - ring->head_seen <= ring->room_bytes ? 0 : -EAGAIN;
 }
@@ -212,8 +228,10 @@ static inline int petal_mpsc_claim(struct petal_mpsc *ring, uint32_t length,
 		return -EMSGSIZE;
 	for (unsigned tries = 0; tries < PETAL_MPSC_TRIES; tries++) {
 		err = petal_mpsc_room(ring, length, &tail, &place);
-		if (err)
+		if (err < 0)
 			break;
+		if (err > 0)
+			continue;
 		petal_mpsc_intend(intent, tail, length);
 		/*
 		 * [CLAIM] Release: our intent is readable by whoever sees this
@@ -224,12 +242,11 @@ static inline int petal_mpsc_claim(struct petal_mpsc *ring, uint32_t length,
 			    memory_order_acq_rel, memory_order_relaxed))
 			return petal_mpsc_take(ring, tail, &place, length,
 					       ret_claim);
-		err = -EAGAIN;
 	}
 	/* [NAME] A wish that lost must not look like one that waits. */
 	atomic_store_explicit(&intent->pos, PETAL_MPSC_NOWHERE,
 			      memory_order_release);
-	return err;
+	return err < 0 ? err : -EAGAIN;
 }
 
 static inline int petal_mpsc_settle(const struct petal_mpsc *ring,

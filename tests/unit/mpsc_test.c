@@ -413,7 +413,7 @@ struct producer {
 	pthread_t thread;
 	struct petal_mpsc ring;
 	uint64_t records;
-	uint64_t failures;
+	_Atomic uint64_t failures;
 };
 
 static void *produce(void *argument)
@@ -482,6 +482,8 @@ static void threads__each_producers_records_arrive_whole_and_in_order(
 			petal_mpsc_release(&f.ring, f.pos);
 		if (outcome != 0) {
 			assert_true(outcome > 0);
+			for (uint32_t i = 0; i < 4; i++)
+				assert_int_equal(producers[i].failures, 0);
 			sched_yield();
 		}
 	}
