@@ -285,6 +285,16 @@ static int kill_some(struct demo *demo, const struct petal_queue_counts *in,
 	return 0;
 }
 
+/* Looking for a worker with a lease, we do not pause between two looks. */
+static bool is_hunting(const struct demo *demo, uint64_t results)
+{
+	uint64_t points[2];
+
+	kill_points(demo, points);
+	return demo->options.kill && !demo->worker_killed &&
+	       demo->granted < demo->input.records && results >= points[0];
+}
+
 /* Watching. */
 
 static void show(struct demo *demo, const struct petal_queue_counts *in,
@@ -333,7 +343,8 @@ static int watch(struct demo *demo)
 			shown_ns = petal_clock_now_ns();
 			show(demo, &in, &out);
 		}
-		demo_pause(demo, demo->keeper_fd, LOOK_NS);
+		if (!is_hunting(demo, out.enqueued))
+			demo_pause(demo, demo->keeper_fd, LOOK_NS);
 	} while (!demo->source_done || in.done < records || out.done < records);
 	demo->ended_ns = petal_clock_now_ns();
 	demo->result_records = out.enqueued;
