@@ -161,7 +161,12 @@ static int open_registry(struct daemon *d, const uint8_t cluster[16],
 		.voters = voters,
 		.election_ms = d->config.election_ms,
 	};
+	struct petal_journal_stats stats;
 	int err;
+
+	/* A voter that has voted must not come back having forgotten it. */
+	petal_journal_stats(d->journal, &stats);
+	options.must_exist = stats.replayed_batches > 0;
 
 	/* The first few nodes vote; a cluster of more has enough with them. */
 	for (unsigned i = 0; i < d->config.node_count &&

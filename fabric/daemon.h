@@ -42,6 +42,7 @@ struct daemon;
 
 struct daemon_flight {
 	bool busy;
+	uint64_t from_pos;
 	uint64_t end_pos;
 };
 
@@ -56,6 +57,7 @@ struct daemon_member {
 	struct petal_wire_key data;  /* the primary writes records there */
 	struct petal_wire_key lines; /* orders on a backup, acks on the primary */
 	bool keyed;
+	uint64_t ended_pos; /* highest end of a write that is over */
 	struct daemon_flight flights[DAEMON_FLIGHTS];
 };
 
@@ -234,7 +236,7 @@ void daemon_rings_started(struct daemon *d, uint32_t peer, uint64_t id,
 			  const struct petal_record_cursor *start);
 void daemon_rings_admitted(struct daemon *d, const struct daemon_swap *swap,
 			   int status);
-json_t *daemon_rings_json(struct daemon *d, bool whole);
+json_t *daemon_rings_json(struct daemon *d);
 
 /* daemon_restore.c */
 int daemon_restore(struct daemon *d);

@@ -374,20 +374,57 @@ static json_t *journal_json(const struct daemon *d)
 			 stats.frozen);
 }
 
+static json_t *wire_json(const struct daemon *d)
+{
+	struct petal_wire_counters c;
+
+	petal_wire_counters(d->wire, &c);
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+			 "provider", petal_wire_provider(d->wire), "admitted",
+			 (json_int_t)c.admitted, "refused_token",
+			 (json_int_t)c.refused_token, "refused_crossing",
+			 (json_int_t)c.refused_crossing, "refused_resources",
+			 (json_int_t)c.refused_resources, "halfopen_expired",
+			 (json_int_t)c.halfopen_expired, "halfopen_evicted",
+			 (json_int_t)c.halfopen_evicted, "busy_sends",
+			 (json_int_t)c.busy_sends, "busy_writes",
+			 (json_int_t)c.busy_writes);
+}
+
+static json_t *registry_json(const struct daemon *d)
+{
+	struct petal_registry_status s;
+
+	petal_registry_status(d->registry, &s);
+	return json_pack("{s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "leader",
+			 (int)s.leader, "failed", s.failed, "keys",
+			 (int)s.keys, "revision", (json_int_t)s.revision,
+			 "conflicts", (json_int_t)s.conflicts, "refused",
+			 (json_int_t)s.refused, "swaps_given_up",
+			 (json_int_t)d->counts.swaps_given_up);
+}
+
+static json_t *counts_json(const struct daemon *d)
+{
+	return json_pack("{s:I, s:I, s:I}", "loops",
+			 (json_int_t)d->counts.loops, "bad_messages",
+			 (json_int_t)d->counts.bad_messages, "bad_requests",
+			 (json_int_t)d->counts.bad_requests);
+}
+
 static void on_status(struct daemon *d, struct daemon_client *client)
 {
 	answer(d, client,
-	       json_pack("{s:b, s:i, s:s, s:I, s:s, s:s, s:i, s:I, s:o, s:o, "
-			 "s:o}",
+	       json_pack("{s:b, s:i, s:s, s:I, s:s, s:I, s:o, s:o, s:o, s:o, "
+			 "s:o, s:o}",
 			 "ok", 1, "node", (int)d->config.self, "name",
 			 petal_member_find(&d->members, d->config.self)->name,
-			 "pid", (json_int_t)getpid(), "provider",
-			 petal_wire_provider(d->wire), "incarnation", d->inc,
-			 "registry_leader",
-			 (int)petal_registry_leader(d->registry), "uptime_ns",
-			 (json_int_t)(d->now_ns - d->started_ns), "nodes",
-			 nodes_json(d), "journal", journal_json(d), "rings",
-			 daemon_rings_json(d, true)),
+			 "pid", (json_int_t)getpid(), "incarnation", d->inc,
+			 "uptime_ns", (json_int_t)(d->now_ns - d->started_ns),
+			 "nodes", nodes_json(d), "wire", wire_json(d),
+			 "registry", registry_json(d), "journal",
+			 journal_json(d), "counts", counts_json(d), "rings",
+			 daemon_rings_json(d)),
 	       NULL, 0);
 }
 
@@ -424,7 +461,7 @@ static void serve(struct daemon *d, struct daemon_client *client,
 	else if (strcmp(op, "rings") == 0)
 		answer(d, client,
 		       json_pack("{s:b, s:o}", "ok", 1, "rings",
-				 daemon_rings_json(d, true)),
+				 daemon_rings_json(d)),
 		       NULL, 0);
 	else if (strcmp(op, "ring-create") == 0 && name != NULL)
 		on_ring_create(d, client, name, request);

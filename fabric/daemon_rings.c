@@ -93,7 +93,7 @@ static int port_write(void *self, unsigned member, uint64_t pos,
 	if (err < 0)
 		return err;
 	ring->unreported++;
-	m->flights[i] = (struct daemon_flight){ true, pos + length };
+	m->flights[i] = (struct daemon_flight){ true, pos, pos + length };
 	return 0;
 }
 
@@ -460,13 +460,25 @@ void daemon_rings_peer_down(struct daemon *d, uint32_t peer)
 	}
 }
 
+/* Writes may end in another order: what lies before all that are under way. */
+static uint64_t written_pos(const struct daemon_member *m)
+{
+	uint64_t pos = m->ended_pos;
+
+	for (unsigned i = 0; i < DAEMON_FLIGHTS; i++) {
+		if (m->flights[i].busy && m->flights[i].from_pos < pos)
+			pos = m->flights[i].from_pos;
+	}
+	return pos;
+}
+
 void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status)
 {
 	unsigned slot = cookie & 0xff;
 	unsigned flight = cookie >> 8 & 0xff;
 	unsigned member = cookie >> 16 & 0xff;
+	struct daemon_member *m;
 	struct daemon_ring *ring;
-	struct daemon_flight *f;
 
 	if (slot >= DAEMON_RINGS_MAX)
 		return;
@@ -476,10 +488,12 @@ void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status)
 	ring->unreported--;
 	if (flight >= DAEMON_FLIGHTS)
 		return;
-	f = &ring->members[member].flights[flight];
-	f->busy = false;
+	m = &ring->members[member];
+	m->flights[flight].busy = false;
+	if (status == 0 && m->flights[flight].end_pos > m->ended_pos)
+		m->ended_pos = m->flights[flight].end_pos;
 	petal_primary_wrote(&ring->primary, member,
-			    status == 0 ? f->end_pos : 0);
+			    status == 0 ? written_pos(m) : 0);
 }
 
 void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data)
@@ -654,7 +668,7 @@ static const char *role_name(enum daemon_role role)
 	return "none";
 }
 
-static json_t *ring_json(struct daemon *d, struct daemon_ring *ring, bool whole)
+static json_t *ring_json(struct daemon *d, struct daemon_ring *ring)
 {
 	json_t *members = json_array();
 	json_t *queues = json_array();
@@ -699,21 +713,17 @@ static json_t *ring_json(struct daemon *d, struct daemon_ring *ring, bool whole)
 		json_object_set_new(object, "pages",
 				    json_string(petal_segment_pages_name(
 					    ring->log.segment.pages)));
-	if (whole)
-		json_object_set_new(object, "queues", queues);
-	else
-		json_decref(queues);
+	json_object_set_new(object, "queues", queues);
 	return object;
 }
 
-json_t *daemon_rings_json(struct daemon *d, bool whole)
+json_t *daemon_rings_json(struct daemon *d)
 {
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
 		if (d->rings[i].used && !d->rings[i].closing)
-			json_array_append_new(list, ring_json(d, &d->rings[i],
-							      whole));
+			json_array_append_new(list, ring_json(d, &d->rings[i]));
 	}
 	return list;
 }

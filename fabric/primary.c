@@ -24,6 +24,7 @@
 #define WRITE_BYTES_MAX (UINT64_C(256) << 10)
 #define ORDER_NS PETAL_MS(50)
 #define EXPIRE_IDLE_NS PETAL_MS(1000)
+#define BURY_NS PETAL_MS(1)
 
 static struct petal_record_durable *record_at(const struct petal_primary *p,
 					      uint64_t pos)
@@ -674,6 +675,7 @@ void petal_primary_bury(struct petal_primary *p, uint32_t owner)
 	if (!p->owners[owner].attached)
 		return;
 	p->owners[owner].dead = true;
+	p->bury_ns = 0;
 	p->owners[owner].dead_tail = petal_mpsc_tail(&p->log->ring);
 }
 
@@ -701,45 +703,49 @@ static void free_owner(struct petal_primary *p, uint32_t i)
 	p->owners[i].dead = false;
 }
 
-/* Returns whether somebody dead is still in the way. */
-static int bury_dead(struct petal_primary *p)
+static void free_buried(struct petal_primary *p)
+{
+	for (uint32_t i = 1; i < PETAL_LOG_OWNERS; i++) {
+		if (p->owners[i].attached && p->owners[i].dead &&
+		    p->accepted.pos >= p->owners[i].dead_tail)
+			free_owner(p, i);
+	}
+}
+
+/*
+ * A living producer may be in the way, between its claim and its name, or with
+ * a record that it has not published. It is waited for, without spinning.
+ */
+static int bury_dead(struct petal_primary *p, uint64_t now_ns)
 {
 	uint64_t dead[PETAL_MPSC_OWNERS_MAX / 64];
-	int more = 0, count;
+	int count;
 
-	if (!dead_owners(p, dead))
+	if (now_ns < p->bury_ns || !dead_owners(p, dead))
 		return 0;
+	p->bury_ns = now_ns + BURY_NS;
 	count = petal_mpsc_repair(&p->log->ring, p->accepted.pos, dead);
-	if (count == -EBUSY)
-		return 1;
-	if (count < 0)
-		return count;
-	p->counts.repaired += (unsigned)count;
-	for (unsigned i = 1; i < PETAL_LOG_OWNERS; i++) {
-		if (!p->owners[i].attached || !p->owners[i].dead)
-			continue;
-		if (p->accepted.pos >= p->owners[i].dead_tail)
-			free_owner(p, i);
-		else
-			more = 1;
-	}
-	return more;
+	if (count >= 0)
+		p->counts.repaired += (unsigned)count;
+	return count == -EBUSY || count >= 0 ? 0 : count;
 }
 
 /* All together. */
 
 int petal_primary_step(struct petal_primary *p, uint64_t now_ns)
 {
-	int dead, count;
+	int count;
 
 	if (p->halted)
 		return -PETAL_ECORRUPT;
-	dead = bury_dead(p);
-	count = dead < 0 ? dead : accept_published(p);
+	count = bury_dead(p, now_ns);
+	if (count == 0)
+		count = accept_published(p);
 	if (count < 0) {
 		halt(p);
 		return count;
 	}
+	free_buried(p);
 	send_all(p);
 	journal(p);
 	admit_learners(p);
@@ -752,14 +758,19 @@ int petal_primary_step(struct petal_primary *p, uint64_t now_ns)
 	trim(p);
 	release(p);
 	order(p, now_ns);
-	return dead > 0 || count == (int)PETAL_PRIMARY_STEP_RECORDS;
+	return count == (int)PETAL_PRIMARY_STEP_RECORDS;
 }
 
 uint64_t petal_primary_next_ns(const struct petal_primary *p)
 {
-	if (p->trim_pos != p->ordered_trim_pos && p->order_ns < p->expire_ns)
-		return p->order_ns;
-	return p->expire_ns;
+	uint64_t dead[PETAL_MPSC_OWNERS_MAX / 64];
+	uint64_t next_ns = p->expire_ns;
+
+	if (p->trim_pos != p->ordered_trim_pos && p->order_ns < next_ns)
+		next_ns = p->order_ns;
+	if (dead_owners(p, dead) && p->bury_ns < next_ns)
+		next_ns = p->bury_ns;
+	return next_ns;
 }
 
 int petal_primary_open(struct petal_primary *p, struct petal_log *log,

@@ -104,6 +104,7 @@ struct petal_primary {
 	uint64_t disk_pos;
 	uint64_t expire_ns;
 	uint64_t order_ns;
+	uint64_t bury_ns; /* look at the dead again then; 0: at once */
 	unsigned self; /* our own member index */
 	bool journal_busy;
 	bool journal_frozen;
@@ -190,7 +191,7 @@ void petal_primary_admitted(struct petal_primary *primary, unsigned member);
 
 /**
  * petal_primary_wrote() - a write that the port started has ended
- * @end_pos: pos + length of it; 0 when it failed
+ * @end_pos: no write under way reads from before; 0 when it failed
  */
 void petal_primary_wrote(struct petal_primary *primary, unsigned member,
 			 uint64_t end_pos);
