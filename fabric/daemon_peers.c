@@ -262,13 +262,24 @@ static bool on_message(struct daemon *d, const struct petal_wire_event *event)
 
 /* Membership. */
 
+static void member_event(struct daemon *d, enum petal_member_event_type type,
+			 uint32_t node, int status);
+
+static void connect_to(struct daemon *d, uint32_t node)
+{
+	int err = petal_wire_connect(
+		d->wire, node, petal_member_find(&d->members, node)->address);
+
+	/* A call that is under way, or stands, ends in an event of its own. */
+	if (err < 0 && err != -EALREADY && err != -EISCONN)
+		member_event(d, PETAL_MEMBER_DISCONNECTED, node, err);
+}
+
 static void carry_out(struct daemon *d, const struct petal_member_action *a)
 {
 	switch (a->type) {
 	case PETAL_MEMBER_CONNECT:
-		petal_wire_connect(
-			d->wire, a->node,
-			petal_member_find(&d->members, a->node)->address);
+		connect_to(d, a->node);
 		break;
 	case PETAL_MEMBER_DROP:
 		petal_wire_drop(d->wire, a->node);

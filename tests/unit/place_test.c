@@ -11,7 +11,7 @@
 
 static const struct petal_place_policy no_wish;
 
-/* ---- a membership as text: "1a 2a 3b 4c!" is node and domain, ! is down ---- */
+/* ---- a membership as text: node and domain, ! is down: "1a 2a 3b 4c!" ---- */
 
 struct table {
 	struct petal_place_node nodes[PETAL_MEMBER_MAX];
@@ -280,7 +280,7 @@ static void random__members_are_up_and_their_domains_differ(void **state)
 	}
 }
 
-static void random__neither_repetition_nor_order_changes_the_answer(void **state)
+static void random__repetition_and_order_change_nothing(void **state)
 {
 	(void)state;
 	for (uint64_t seed = 1; seed <= seed_count(); seed++) {
@@ -496,7 +496,7 @@ int main(void)
 		cmocka_unit_test(
 			random__members_are_up_and_their_domains_differ),
 		cmocka_unit_test(
-			random__neither_repetition_nor_order_changes_the_answer),
+			random__repetition_and_order_change_nothing),
 		cmocka_unit_test(
 			random__allowing_one_host_needs_three_nodes_only),
 		cmocka_unit_test(random__rings_and_primaries_stay_balanced),
