@@ -4,10 +4,12 @@
 #include <ctype.h>
 #include <errno.h>
 #include <ini.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "fabric/journal.h"
 #include "shm/clock.h"
 
 #define JOURNAL_BYTES_DEFAULT (UINT64_C(64) << 20)
@@ -70,6 +72,8 @@ static int read_number(const char *text, uint64_t most, uint64_t *ret_value)
 static int read_text(struct reading *r, const char *name, const char *value,
 		     char *to, size_t size)
 {
+	if (to[0] != '\0')
+		return complain(r, name, value, "to be said once");
 	if (value[0] == '\0' || strlen(value) >= size)
 		return complain(r, name, value,
 				"a text that is neither empty nor too long");
@@ -86,19 +90,52 @@ static int read_bool(struct reading *r, const char *name, const char *value,
 	return 1;
 }
 
+static int read_range(struct reading *r, const char *name, const char *value,
+		      uint64_t least, uint64_t most, uint64_t *ret_number)
+{
+	char expected[64];
+
+	if (read_number(value, most, ret_number) == 0 && *ret_number >= least)
+		return 1;
+	snprintf(expected, sizeof(expected),
+		 "a number from %" PRIu64 " to %" PRIu64, least, most);
+	return complain(r, name, value, expected);
+}
+
 static int read_timing(struct reading *r, const char *name, const char *value)
 {
 	struct petal_config *c = r->config;
 	uint64_t number;
 
-	if (read_number(value, 60000, &number) < 0 || number == 0)
-		return complain(r, name, value, "a number from 1 to 60000");
-	if (strcmp(name, "heartbeat_ms") == 0)
+	if (strcmp(name, "heartbeat_ms") == 0) {
+		if (read_range(r, name, value, 1, 60000, &number) == 0)
+			return 0;
 		c->heartbeat_ns = PETAL_MS(number);
-	else if (strcmp(name, "suspect_beats") == 0)
+	} else if (strcmp(name, "suspect_beats") == 0) {
+		if (read_range(r, name, value, 2, 1000, &number) == 0)
+			return 0;
 		c->suspect_beats = (unsigned)number;
-	else
+	} else {
+		if (read_range(r, name, value, 20, 60000, &number) == 0)
+			return 0;
 		c->election_ms = (unsigned)number;
+	}
+	return 1;
+}
+
+static int read_journal_bytes(struct reading *r, const char *name,
+			      const char *value)
+{
+	uint64_t bytes;
+
+	if (petal_config_bytes(value, &bytes) < 0 ||
+	    bytes < PETAL_JOURNAL_BYTES_MIN ||
+	    bytes > PETAL_JOURNAL_BYTES_MAX ||
+	    bytes % PETAL_JOURNAL_BLOCK_BYTES != 0)
+		return complain(r, name, value,
+				"a size such as 64M, from 1M to 1T, a multiple "
+				"of 4K");
+	r->config->journal_bytes = bytes;
 	return 1;
 }
 
@@ -124,18 +161,14 @@ static int read_petal(struct reading *r, const char *name, const char *value)
 	    strcmp(name, "election_ms") == 0)
 		return read_timing(r, name, value);
 	if (strcmp(name, "node") == 0) {
-		if (read_number(value, PETAL_MEMBER_NODE_MAX, &number) < 0)
-			return complain(r, name, value,
-					"a number from 1 to 255");
+		if (read_range(r, name, value, 1, PETAL_MEMBER_NODE_MAX,
+			       &number) == 0)
+			return 0;
 		c->self = (uint32_t)number;
 		return 1;
 	}
-	if (strcmp(name, "journal_bytes") == 0) {
-		if (petal_config_bytes(value, &c->journal_bytes) < 0)
-			return complain(r, name, value,
-					"a size such as 64M");
-		return 1;
-	}
+	if (strcmp(name, "journal_bytes") == 0)
+		return read_journal_bytes(r, name, value);
 	return complain(r, "a key of [petal]", name,
 			"one that petald.conf(5) names");
 }
@@ -224,6 +257,18 @@ static int missing(struct petal_config *c, const char *path, char *error)
 	return 0;
 }
 
+static bool registries_differ(const struct petal_config *c)
+{
+	for (unsigned i = 0; i < c->node_count; i++) {
+		for (unsigned j = 0; j < i; j++) {
+			if (strcmp(c->nodes[i].registry,
+				   c->nodes[j].registry) == 0)
+				return false;
+		}
+	}
+	return true;
+}
+
 static int check_members(struct petal_config *c, const char *path, char *error)
 {
 	struct petal_member_node list[PETAL_MEMBER_MAX];
@@ -233,6 +278,8 @@ static int check_members(struct petal_config *c, const char *path, char *error)
 	for (unsigned i = 0; i < c->node_count; i++)
 		list[i] = c->nodes[i].member;
 	err = petal_member_check(list, c->node_count, c->self);
+	if (err == 0 && !registries_differ(c))
+		err = -EADDRNOTAVAIL;
 	switch (err) {
 	case 0:
 		return 0;
@@ -241,6 +288,9 @@ static int check_members(struct petal_config *c, const char *path, char *error)
 		break;
 	case -EADDRINUSE:
 		what = "two nodes have the same fabric address";
+		break;
+	case -EADDRNOTAVAIL:
+		what = "two nodes have the same registry address";
 		break;
 	default:
 		what = "two nodes have the same name";
@@ -259,8 +309,6 @@ int petal_config_load(const char *path, struct petal_config *ret_config,
 
 	ret_error[0] = '\0';
 	memset(c, 0, sizeof(*c));
-	strcpy(c->cluster, "petalith");
-	strcpy(c->provider, "tcp");
 	c->journal_bytes = JOURNAL_BYTES_DEFAULT;
 	file = fopen(path, "re");
 	if (file == NULL) {
@@ -269,8 +317,14 @@ int petal_config_load(const char *path, struct petal_config *ret_config,
 			 "cannot read '%s': %s", path, strerrordesc_np(-err));
 		return err;
 	}
-	line = ini_parse_file(file, visit, &r);
+	line = ini_parse_stream(read_line, file, visit, &r);
+	err = ferror(file) ? -EISDIR : 0;
 	fclose(file);
+	if (err < 0) {
+		snprintf(ret_error, PETAL_CONFIG_ERROR_BYTES,
+			 "cannot read '%s': it is no file", path);
+		return err;
+	}
 	if (line != 0) {
 		if (ret_error[0] == '\0')
 			snprintf(ret_error, PETAL_CONFIG_ERROR_BYTES,

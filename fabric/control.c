@@ -62,8 +62,6 @@ static void take_fds(struct msghdr *message, int *ret_fds, unsigned fd_max)
 {
 	unsigned kept = 0;
 
-	for (unsigned i = 0; i < fd_max; i++)
-		ret_fds[i] = -1;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL;
 	     c = CMSG_NXTHDR(message, c)) {
 		size_t count;
@@ -84,6 +82,15 @@ static void take_fds(struct msghdr *message, int *ret_fds, unsigned fd_max)
 	}
 }
 
+static void close_fds(int *fds, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+		fds[i] = -1;
+	}
+}
+
 int petal_control_receive(int fd, json_t **ret_object, int *ret_fds,
 			  unsigned fd_max)
 {
@@ -97,18 +104,21 @@ int petal_control_receive(int fd, json_t **ret_object, int *ret_fds,
 	json_t *object = NULL;
 	ssize_t n;
 
+	for (unsigned i = 0; i < fd_max; i++)
+		ret_fds[i] = -1;
 	piece.iov_base = malloc(PETAL_CONTROL_BYTES_MAX);
 	if (piece.iov_base == NULL)
 		return -ENOMEM;
 	do {
 		n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
 	} while (n < 0 && errno == EINTR);
-	if (n <= 0) {
-		int err = n == 0 || errno == ECONNRESET ? -EPIPE : -errno;
+	if (n < 0) {
+		int err = errno == ECONNRESET ? -EPIPE : -errno;
 
 		free(piece.iov_base);
 		return err;
 	}
+	/* An empty packet looks like the end, and may bring descriptors. */
 	take_fds(&message, ret_fds, fd_max);
 	if ((message.msg_flags & MSG_TRUNC) == 0)
 		object = json_loadb(piece.iov_base, (size_t)n,
@@ -116,12 +126,8 @@ int petal_control_receive(int fd, json_t **ret_object, int *ret_fds,
 	free(piece.iov_base);
 	if (!json_is_object(object)) {
 		json_decref(object);
-		for (unsigned i = 0; i < fd_max; i++) {
-			if (ret_fds[i] >= 0)
-				close(ret_fds[i]);
-			ret_fds[i] = -1;
-		}
-		return -PETAL_ECORRUPT;
+		close_fds(ret_fds, fd_max);
+		return n == 0 ? -EPIPE : -PETAL_ECORRUPT;
 	}
 	*ret_object = object;
 	return 0;

@@ -33,8 +33,9 @@ int petal_control_send(int fd, const json_t *object, const int *fds,
  * @ret_fds: room for @fd_max descriptors, filled with -1 beyond those that came
  * @ret_object: to be released by json_decref()
  *
- * Return: 0; -EPIPE at the end; -EAGAIN when there is none; -PETAL_ECORRUPT for
- * a packet that is no JSON object, or too long.
+ * Return: 0; -EPIPE at the end, or for an empty packet; -EAGAIN when there is
+ * none; -PETAL_ECORRUPT for a packet that is no JSON object, or too long. Then
+ * no descriptor stays open.
  */
 int petal_control_receive(int fd, json_t **ret_object, int *ret_fds,
 			  unsigned fd_max);

@@ -150,6 +150,36 @@ static int open_wire(struct daemon *d, const uint8_t cluster[16],
 	return err;
 }
 
+static const char *own_registry(const struct petal_config *config)
+{
+	for (unsigned i = 0; i < config->node_count; i++) {
+		if (config->nodes[i].member.node == config->self)
+			return config->nodes[i].registry;
+	}
+	return "?";
+}
+
+static int say_registry(const struct daemon *d, const char *dir, int err)
+{
+	const char *why = petal_strerror(err);
+
+	if (err == -EADDRINUSE || err == -EADDRNOTAVAIL)
+		return fail("listen for the registry at",
+			    own_registry(&d->config), err);
+	if (err == -EBUSY)
+		why = "another petald holds it";
+	else if (err == -EINVAL)
+		why = "it was begun with another list of nodes, or an address "
+		      "is none";
+	else if (err == -ENOENT)
+		why = "this node has run before, and it is gone";
+	else if (err == -PETAL_EDATALOSS)
+		why = "this node has voted before, and its log is gone";
+	fprintf(stderr, "petald: cannot join the registry from '%s': %s\n",
+		dir, why);
+	return err;
+}
+
 static int open_registry(struct daemon *d, const uint8_t cluster[16],
 			 const uint8_t key[32])
 {
@@ -160,6 +190,7 @@ static int open_registry(struct daemon *d, const uint8_t cluster[16],
 		.dir = dir,
 		.voters = voters,
 		.election_ms = d->config.election_ms,
+		.heartbeat_ms = d->config.election_ms / 4,
 	};
 	struct petal_journal_stats stats;
 	int err;
@@ -182,7 +213,7 @@ static int open_registry(struct daemon *d, const uint8_t cluster[16],
 	memcpy(options.key, key, sizeof(options.key));
 	err = petal_registry_open(&options, &d->registry);
 	sodium_memzero(&options, sizeof(options));
-	return err < 0 ? fail("join the registry from", dir, err) : 0;
+	return err < 0 ? say_registry(d, dir, err) : 0;
 }
 
 static int open_members(struct daemon *d)
@@ -225,6 +256,21 @@ static void watch_all(struct daemon *d)
 	daemon_watch(d, petal_registry_fd(d->registry), DAEMON_TAG_REGISTRY, 0);
 }
 
+static int read_key(const struct daemon *d, uint8_t key[PETAL_SEAL_KEY_BYTES])
+{
+	int err = petal_seal_key_load(d->config.key, key);
+	const char *why = petal_strerror(err);
+
+	if (err == -EPERM)
+		why = "others than its owner may read it (chmod 600)";
+	else if (err == -PETAL_ECORRUPT)
+		why = "it is not 64 hexadecimal digits and a newline";
+	if (err < 0)
+		fprintf(stderr, "petald: cannot use the key '%s': %s\n",
+			d->config.key, why);
+	return err;
+}
+
 static int open_parts(struct daemon *d)
 {
 	uint8_t cluster[16], key[PETAL_SEAL_KEY_BYTES];
@@ -233,9 +279,9 @@ static int open_parts(struct daemon *d)
 	crypto_generichash(cluster, sizeof(cluster),
 			   (const uint8_t *)d->config.cluster,
 			   strlen(d->config.cluster), NULL, 0);
-	err = petal_seal_key_load(d->config.key, key);
+	err = read_key(d, key);
 	if (err < 0)
-		return fail("read the key", d->config.key, err);
+		return err;
 	err = make_dir(d->config.dir);
 	if (err == 0)
 		err = open_journal(d, cluster);

@@ -113,6 +113,7 @@ struct daemon_client {
 	bool gone; /* its socket has ended; its process may live on */
 	int fd;
 	uint32_t generation;
+	json_int_t request_id; /* comes back with the answer; 0: none */
 	struct petal_peer peer;
 	struct daemon_open opens[DAEMON_OPENS_MAX];
 };
@@ -141,6 +142,7 @@ struct daemon_swap {
 	/* Who waits. */
 	struct daemon_client *client;
 	uint32_t client_generation;
+	json_int_t client_request_id;
 	struct daemon_ring *ring;
 	uint32_t ring_generation;
 	unsigned member;

@@ -36,6 +36,9 @@ static void answer(struct daemon *d, struct daemon_client *client,
 {
 	if (object == NULL)
 		return;
+	if (client->request_id != 0)
+		json_object_set_new(object, "id",
+				    json_integer(client->request_id));
 	if (petal_control_send(client->fd, object, fds, fd_count) < 0)
 		d->counts.bad_requests++; /* it does not read its answers */
 	json_decref(object);
@@ -63,6 +66,7 @@ void daemon_clients_answer(struct daemon *d, const struct daemon_swap *swap,
 	if (!client->used || client->gone ||
 	    client->generation != swap->client_generation)
 		return;
+	client->request_id = swap->client_request_id;
 	daemon_rings_reconcile(d);
 	if (status == 0)
 		agree(d, client);
@@ -84,11 +88,31 @@ static uint32_t free_owner(const struct daemon_ring *ring)
 	return 0;
 }
 
+/* The ring may have been deleted from another node, and its slot reused. */
+static bool is_live(const struct daemon_open *open)
+{
+	return open->ring != NULL && open->ring->used &&
+	       open->ring->generation == open->generation;
+}
+
+/* The process lets go of a ring, or is dead. */
+static void end_open(struct daemon_open *open)
+{
+	if (open->ring == NULL)
+		return;
+	if (is_live(open))
+		petal_primary_bury(&open->ring->primary, open->owner);
+	close(open->signal_fd);
+	open->ring = NULL;
+}
+
 static struct daemon_open *free_open(struct daemon_client *client)
 {
 	for (unsigned i = 0; i < DAEMON_OPENS_MAX; i++) {
-		if (client->opens[i].ring == NULL)
+		if (!is_live(&client->opens[i])) {
+			end_open(&client->opens[i]);
 			return &client->opens[i];
+		}
 	}
 	return NULL;
 }
@@ -147,17 +171,6 @@ static void on_ring_open(struct daemon *d, struct daemon_client *client,
 	}
 }
 
-/* The process lets go of a ring, or is dead. */
-static void end_open(struct daemon_open *open)
-{
-	if (open->ring == NULL)
-		return;
-	if (open->ring->used && open->ring->generation == open->generation)
-		petal_primary_bury(&open->ring->primary, open->owner);
-	close(open->signal_fd);
-	open->ring = NULL;
-}
-
 static void on_ring_close(struct daemon *d, struct daemon_client *client,
 			  const char *name, uint32_t owner)
 {
@@ -178,8 +191,11 @@ bool daemon_clients_have(const struct daemon *d, const struct daemon_ring *ring)
 {
 	for (unsigned i = 0; i < DAEMON_CLIENTS_MAX; i++) {
 		for (unsigned j = 0; j < DAEMON_OPENS_MAX; j++) {
-			if (d->clients[i].used &&
-			    d->clients[i].opens[j].ring == ring)
+			const struct daemon_open *open =
+				&d->clients[i].opens[j];
+
+			if (d->clients[i].used && open->ring == ring &&
+			    is_live(open))
 				return true;
 		}
 	}
@@ -196,7 +212,7 @@ void daemon_clients_signal(struct daemon *d, const struct daemon_ring *ring,
 			struct daemon_open *open = &d->clients[i].opens[j];
 
 			if (d->clients[i].used && open->ring == ring &&
-			    open->owner == owner &&
+			    is_live(open) && open->owner == owner &&
 			    write(open->signal_fd, &one, sizeof(one)) < 0)
 				return; /* it is readable already */
 		}
@@ -287,6 +303,7 @@ static void submit(struct daemon *d, struct daemon_client *client,
 	}
 	swap->client = client;
 	swap->client_generation = client->generation;
+	swap->client_request_id = client->request_id;
 }
 
 static void on_ring_create(struct daemon *d, struct daemon_client *client,
@@ -307,7 +324,8 @@ static void on_ring_create(struct daemon *d, struct daemon_client *client,
 	    config.data_bytes > stats.capacity_bytes / 2) {
 		refuse(d, client, -EINVAL,
 		       "data_bytes is a power of two from 64K to half of the "
-		       "journal, slots a power of two, lease_ns up to an hour");
+		       "journal; at most 8 queues, each with a name of its "
+		       "own, slots a power of two, lease_ns up to an hour");
 		return;
 	}
 	if (daemon_rings_find(d, name) != NULL) {
@@ -452,6 +470,8 @@ static void serve(struct daemon *d, struct daemon_client *client,
 	const char *op = json_string_value(json_object_get(request, "op"));
 	const char *name = json_string_value(json_object_get(request, "name"));
 
+	client->request_id =
+		json_integer_value(json_object_get(request, "id"));
 	if (op == NULL)
 		op = "";
 	if (strcmp(op, "hello") == 0)
@@ -520,6 +540,7 @@ void daemon_clients_request(struct daemon *d, unsigned index)
 		json_decref(request);
 	} else if (err == -PETAL_ECORRUPT) {
 		d->counts.bad_requests++;
+		client->request_id = 0;
 		refuse(d, client, err, "a request is one JSON object");
 	} else if (err != -EAGAIN) {
 		end_socket(d, client);

@@ -262,6 +262,15 @@ static void open_backup(struct daemon_ring *ring)
 	daemon_restore_adopt(ring->daemon, ring);
 }
 
+/* Nothing more will come: whoever waits by a descriptor looks, and learns it. */
+static void signal_all(struct daemon_ring *ring)
+{
+	for (uint32_t i = 1; i < PETAL_LOG_OWNERS; i++) {
+		if (ring->primary.owners[i].attached)
+			daemon_clients_signal(ring->daemon, ring, i);
+	}
+}
+
 static void close_ring(struct daemon_ring *ring)
 {
 	struct daemon *d = ring->daemon;
@@ -276,6 +285,8 @@ static void close_ring(struct daemon_ring *ring)
 	if (ring->log.marks != NULL) {
 		atomic_store_explicit(&ring->log.marks->state, PETAL_LOG_CLOSED,
 				      memory_order_relaxed);
+		if (ring->role == DAEMON_PRIMARY)
+			signal_all(ring);
 		petal_log_close(&ring->log);
 	}
 	ring->used = false;
@@ -540,11 +551,13 @@ static int step_primary(struct daemon *d, struct daemon_ring *ring)
 	/* Armed before the look, so that no publish goes unseen. */
 	petal_doorbell_arm(&ring->log.marks->node_bell);
 	more = petal_primary_step(&ring->primary, d->now_ns);
-	if (more < 0 && !halted)
+	if (more < 0 && !halted) {
+		signal_all(ring);
 		fprintf(stderr,
 			"petald: ring '%s' is halted: its memory makes no "
 			"sense at position %" PRIu64 "\n",
 			ring->config.name, ring->primary.accepted.pos);
+	}
 	return more > 0;
 }
 

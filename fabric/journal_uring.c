@@ -399,6 +399,15 @@ static void completions_take(struct petal_journal_io *io)
 	}
 }
 
+/* The kernel was interrupted before it did its half: come again. */
+static void work_left_signal(struct petal_journal_io *io)
+{
+	unsigned int flags = IO_URING_READ_ONCE(*io->ring.sq.kflags);
+
+	if (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))
+		eventfd_write(io->event_fd, 1);
+}
+
 static unsigned int finished_take(struct petal_journal_io *io,
 				  struct petal_journal_written *written,
 				  unsigned int max)
@@ -447,6 +456,7 @@ unsigned int petal_journal_io_reap(struct petal_journal_io *io,
 	eventfd_read(io->event_fd, &signals);
 	queue_flush(io);
 	completions_take(io);
+	work_left_signal(io);
 	count = finished_take(io, written, max);
 	for (unsigned int i = 0;
 	     wait && !count && outstanding(io) && i < INTERRUPTIONS_MAX; i++) {

@@ -110,6 +110,10 @@ static int attach_parts(struct petal_log *log, const struct log_places *places,
 	err = petal_mpsc_attach(body + places->ring, petal_mpsc_bytes(&ring),
 				log->data, log->geometry.data_bytes, owner,
 				&log->ring);
+	/* Else one and the same position would be two places. */
+	if (err == 0 && (log->ring.data_bytes != ring.data_bytes ||
+			 log->ring.owners != ring.owners))
+		err = -PETAL_EGEOMETRY;
 	for (unsigned i = 0; err == 0 && i < log->geometry.queue_count; i++) {
 		const struct petal_queue_geometry *queue =
 			&log->geometry.queues[i];
@@ -117,6 +121,8 @@ static int attach_parts(struct petal_log *log, const struct log_places *places,
 		err = petal_queue_attach(body + places->queues[i],
 					 petal_queue_bytes(queue->slot_count),
 					 &log->queues[i]);
+		if (err == 0 && log->queues[i].slot_count != queue->slot_count)
+			err = -PETAL_EGEOMETRY;
 	}
 	return err;
 }

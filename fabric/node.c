@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,10 +34,9 @@ static int connect_to(const char *path)
 	return err;
 }
 
-static int wait_answer(int fd)
+static int wait_answer(int fd, uint64_t end_ns)
 {
 	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
-	uint64_t end_ns = petal_clock_now_ns() + PETAL_NODE_REQUEST_NS;
 	uint64_t now_ns;
 	int n;
 
@@ -77,6 +77,38 @@ static void close_all(int *fds, unsigned count)
 	}
 }
 
+/* Whether it answers a request that was given up before. */
+static bool is_late(const struct petal_node *node, const json_t *answer)
+{
+	const json_t *id = json_object_get(answer, "id");
+
+	return id != NULL &&
+	       (uint64_t)json_integer_value(id) != node->request_id;
+}
+
+static int receive_answer(struct petal_node *node, int *ret_fds,
+			  unsigned fd_max, json_t **ret_answer)
+{
+	uint64_t end_ns = petal_clock_now_ns() + PETAL_NODE_REQUEST_NS;
+	json_t *answer;
+	int err;
+
+	for (;;) {
+		err = wait_answer(node->fd, end_ns);
+		if (err == 0)
+			err = petal_control_receive(node->fd, &answer, ret_fds,
+						    fd_max);
+		if (err < 0)
+			return err;
+		if (!is_late(node, answer))
+			break;
+		close_all(ret_fds, fd_max);
+		json_decref(answer);
+	}
+	*ret_answer = answer;
+	return 0;
+}
+
 int petal_node_request(struct petal_node *node, struct json_t *request,
 		       int *ret_fds, unsigned fd_max,
 		       struct json_t **ret_answer)
@@ -85,11 +117,11 @@ int petal_node_request(struct petal_node *node, struct json_t *request,
 	int err;
 
 	node->error[0] = '\0';
+	json_object_set_new(request, "id",
+			    json_integer((json_int_t)++node->request_id));
 	err = petal_control_send(node->fd, request, NULL, 0);
 	if (err == 0)
-		err = wait_answer(node->fd);
-	if (err == 0)
-		err = petal_control_receive(node->fd, &answer, ret_fds, fd_max);
+		err = receive_answer(node, ret_fds, fd_max, &answer);
 	if (err < 0)
 		return err;
 	err = judge(node, answer);

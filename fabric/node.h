@@ -26,6 +26,7 @@
 struct petal_node {
 	int fd;
 	uint32_t id;
+	uint64_t request_id; /* of the last request */
 	char name[32];
 	char error[256]; /* what the node said of the last refusal */
 };
@@ -46,7 +47,8 @@ void petal_node_detach(struct petal_node *node);
 
 /**
  * petal_node_request() - ask the node something, in JSON
- * @request: {"op": ...}; petald(8) lists the operations
+ * @request: {"op": ...}; petald(8) lists the operations. Gets an "id", by which
+ *	an answer that comes after its request was given up is known and dropped
  * @ret_fds: room for @fd_max descriptors that come with the answer, or NULL
  * @ret_answer: the answer, an object, to be released by json_decref()
  *

@@ -141,7 +141,9 @@ int petal_ring_completion_fd(const struct petal_ring *ring);
  * petal_ring_signal() - make the completion fd readable when a ticket is there
  *
  * One ticket at a time; a later call replaces an earlier one. The fd may
- * already be readable when this returns.
+ * already be readable when this returns, and becomes readable too when the
+ * ring is closed or halts; petal_ring_wait() with deadline 0 says which. That
+ * the node is gone shows on node->fd: watch both.
  */
 void petal_ring_signal(struct petal_ring *ring,
 		       const struct petal_ring_ticket *ticket,

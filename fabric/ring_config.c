@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "shm/clock.h"
@@ -30,10 +31,13 @@ static int parse_queue(const json_t *object, unsigned index,
 		       struct petal_queue_geometry *queue)
 {
 	const char *name = json_string_value(json_object_get(object, "name"));
-	json_int_t slots = json_integer_value(json_object_get(object, "slots"));
+	const json_t *given = json_object_get(object, "slots");
+	json_int_t slots = json_integer_value(given);
 	json_int_t lease_ns =
 		json_integer_value(json_object_get(object, "lease_ns"));
 
+	if (given != NULL && !json_is_integer(given))
+		return -EINVAL;
 	if (slots == 0)
 		slots = SLOTS_DEFAULT;
 	if (petal_ring_config_name_check(name) < 0 || slots < 2 ||
@@ -47,6 +51,17 @@ static int parse_queue(const json_t *object, unsigned index,
 	return 0;
 }
 
+/* Queues are opened by their names. */
+static bool is_taken(const struct petal_ring_config *config, unsigned index)
+{
+	for (unsigned i = 0; i < index; i++) {
+		if (strcmp(config->queues[i].name, config->queues[index].name) ==
+		    0)
+			return true;
+	}
+	return false;
+}
+
 int petal_ring_config_shape(const json_t *object,
 			    struct petal_ring_config *config)
 {
@@ -55,13 +70,15 @@ int petal_ring_config_shape(const json_t *object,
 		json_integer_value(json_object_get(object, "data_bytes"));
 	struct petal_log_geometry geometry;
 
-	if (bytes <= 0 || json_array_size(queues) > PETAL_LOG_QUEUES_MAX)
+	if (bytes <= 0 || (queues != NULL && !json_is_array(queues)) ||
+	    json_array_size(queues) > PETAL_LOG_QUEUES_MAX)
 		return -EINVAL;
 	config->data_bytes = (uint64_t)bytes;
 	config->queue_count = (unsigned)json_array_size(queues);
 	for (unsigned i = 0; i < config->queue_count; i++) {
 		if (parse_queue(json_array_get(queues, i), i,
-				&config->queues[i]) < 0)
+				&config->queues[i]) < 0 ||
+		    is_taken(config, i))
 			return -EINVAL;
 	}
 	geometry = petal_ring_config_geometry(config);
@@ -99,12 +116,16 @@ static int parse_object(const json_t *object, struct petal_ring_config *config)
 	json_int_t id = json_integer_value(json_object_get(object, "id"));
 	json_int_t epoch = json_integer_value(json_object_get(object, "epoch"));
 
-	if (id < 1 || id > UINT32_MAX || epoch < 1 || epoch > UINT32_MAX)
+	json_int_t primary =
+		json_integer_value(json_object_get(object, "primary"));
+
+	if (id < 1 || id > UINT32_MAX || epoch < 1 || epoch > UINT32_MAX ||
+	    primary < 1 || primary > PETAL_MEMBER_NODE_MAX ||
+	    json_object_get(object, "queues") == NULL)
 		return -EINVAL;
 	config->id = (uint64_t)id;
 	config->epoch = (uint32_t)epoch;
-	config->primary = (uint32_t)json_integer_value(
-		json_object_get(object, "primary"));
+	config->primary = (uint32_t)primary;
 	if (parse_members(object, config) < 0)
 		return -EINVAL;
 	return petal_ring_config_shape(object, config);

@@ -55,7 +55,8 @@ int petal_ring_config_parse(const char *name, const void *value,
 /**
  * petal_ring_config_shape() - read "queues" and "data_bytes" of an object
  *
- * Shared by the registry's value and a client's request.
+ * Shared by the registry's value and a client's request. A queue that says
+ * nothing of slots, or 0, has 4096; no two queues have one name.
  *
  * Return: 0, or -EINVAL.
  */

@@ -270,6 +270,16 @@ void wire_gate_cut(struct wire_gate *gate, const struct sockaddr *from)
 	}
 }
 
+void wire_gate_cut_all(struct wire_gate *gate)
+{
+	for (unsigned i = 0; i < gate->count; i++) {
+		struct wire_gate_visitor *visitor = &gate->visitors[i];
+
+		if (visitor->listed && !visitor->cut)
+			gate_shutdown(visitor);
+	}
+}
+
 uint64_t wire_gate_deadline_ns(const struct wire_gate *gate)
 {
 	uint64_t deadline_ns = UINT64_MAX;

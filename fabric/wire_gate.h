@@ -22,9 +22,10 @@
  *
  * None of this can be configured, but all sockets that are at this stage are
  * listed, by the kernel, as members of the event queue's epoll descriptor:
- * /proc/self/fdinfo/FD. The gate reads that list before each fi_eq_read(),
- * makes what it finds non-blocking, keeps it by age, and shuts down what is
- * too old or too much. The provider then sees an end of file and cleans up.
+ * /proc/self/fdinfo/FD. The gate reads that list before each fi_eq_read(), and
+ * before each fi_trywait() on the queue, which does the same inside. It makes
+ * what it finds non-blocking, keeps it by age, and shuts down what is too old
+ * or too much. The provider then sees an end of file and cleans up.
  *
  * Always true: when fi_eq_read() runs, no half-open socket of the listening
  * port blocks, and at most WIRE_GATE_MAX of them are open, plus the one that
@@ -113,6 +114,15 @@ int wire_gate_sweep(struct wire_gate *gate, uint64_t now_ns);
  * it.
  */
 void wire_gate_cut(struct wire_gate *gate, const struct sockaddr *from);
+
+/**
+ * wire_gate_cut_all() - close every half-open connection
+ * @gate: the gate, swept
+ *
+ * For the end: the provider forgets them when the event queue is closed, and
+ * their descriptors with them.
+ */
+void wire_gate_cut_all(struct wire_gate *gate);
 
 /**
  * wire_gate_deadline_ns() - when the next sweep has something to cut

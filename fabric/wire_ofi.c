@@ -242,6 +242,8 @@ void petal_wire_close(struct petal_wire *wire)
 	wire_links_reap(wire);
 	while (wire->regions != NULL)
 		petal_wire_unregister(wire->regions);
+	if (wire->gate.list_fd >= 0)
+		wire_cm_close(wire);
 	close_fid(wire->pep ? &wire->pep->fid : NULL);
 	if (wire->gate.list_fd >= 0)
 		wire_gate_close(&wire->gate);
@@ -410,37 +412,27 @@ static bool wire_busy(const struct petal_wire *wire)
 		     link->lent != 0))
 			return true;
 	}
-	return wire->eq_hot;
-}
-
-/* This takes wake-ups back, so who is told to poll again has to. */
-static int wire_try(struct petal_wire *wire, struct fid **fids, int count)
-{
-	int err = fi_trywait(wire->fabric, fids, count);
-
-	return err == -FI_EAGAIN ? 1 : err;
+	return false;
 }
 
 int petal_wire_arm(struct petal_wire *wire)
 {
-	struct fid *fids[WIRE_LINKS_MAX + WIRE_CM_BATCH] = { &wire->eq->fid };
+	struct fid *fids[WIRE_LINKS_MAX + WIRE_CM_BATCH];
 	int count = 0;
 	int err;
 
-	if (wire_busy(wire) || wire->relief) {
+	if (wire_busy(wire) || wire->relief ||
+	    wire_cm_more(wire, petal_clock_now_ns())) {
 		wire->relief = false;
 		return 1;
 	}
 	wire_timer(wire);
-	/* Apart from the rest, so that it is read only for what is its own. */
-	err = wire_try(wire, fids, 1);
-	if (err != 0) {
-		wire->eq_hot = err > 0;
-		return err;
-	}
 	for (unsigned i = 0; i < wire->link_count; i++) {
 		if (wire->links[i] != NULL)
 			fids[count++] = &wire->links[i]->cq->fid;
 	}
-	return count > 0 ? wire_try(wire, fids, count) : 0;
+	if (count == 0)
+		return 0;
+	err = fi_trywait(wire->fabric, fids, count);
+	return err == -FI_EAGAIN ? 1 : err;
 }

@@ -135,6 +135,7 @@ struct petal_wire_region {
  * @turn: which link is served first
  * @relief: a link that was starved is so no longer; the caller does not know
  * @eq_hot: the event queue may hold events of which its fd tells nothing
+ * @closing: nobody is let in any more
  * @timer_ns: what the timer is set to; UINT64_MAX for never
  */
 struct petal_wire {
@@ -152,6 +153,7 @@ struct petal_wire {
 	int timer_fd;
 	bool eq_hot;
 	bool relief;
+	bool closing;
 	uint64_t timer_ns;
 	uint64_t data_max;
 	struct wire_link *current[PETAL_WIRE_PEER_MAX];
@@ -195,6 +197,12 @@ void wire_address_format(const struct sockaddr *address, char *text,
 
 /* All that the event queue has, up to WIRE_CM_BATCH, and all deadlines. */
 void wire_cm_step(struct petal_wire *wire, uint64_t now_ns);
+
+/* Send everybody away who is neither in nor out; links are closed before. */
+void wire_cm_close(struct petal_wire *wire);
+
+/* Has the event queue more, of which its descriptor will not tell? */
+bool wire_cm_more(struct petal_wire *wire, uint64_t now_ns);
 
 /* The next moment at which wire_cm_step() has something to do. */
 uint64_t wire_cm_deadline_ns(const struct petal_wire *wire);

@@ -29,6 +29,7 @@
 #define CM_DATA_BYTES 256
 #define CM_TEXT_BYTES 80
 #define CM_PAGE_BYTES 4096
+#define CM_CLOSING_READS (4 * WIRE_GATE_MAX)
 
 /*
  * Addresses.
@@ -381,8 +382,9 @@ static void cm_request(struct petal_wire *wire, struct fi_info *info,
 		       const uint8_t *data, size_t size)
 {
 	fid_t handle = info->handle;
-	uint32_t peer;
-	int err = cm_judge(wire, data, size, &peer);
+	uint32_t peer = 0;
+	int err = wire->closing ? -ECANCELED
+				: cm_judge(wire, data, size, &peer);
 
 	if (err != 0 && info->dest_addr != NULL)
 		wire_gate_cut(&wire->gate, info->dest_addr);
@@ -476,6 +478,22 @@ static void cm_error(struct petal_wire *wire)
 		wire_link_end(link, cm_status(link, entry.err));
 }
 
+/*
+ * Before each call that lets the provider look at connections, and that is
+ * fi_trywait() as well as fi_eq_read(). The provider takes errno as the reason
+ * after a connection was closed, which sets none: an EAGAIN left over there
+ * would make it wait for ever.
+ */
+static bool cm_guard(struct petal_wire *wire, uint64_t now_ns)
+{
+	if (wire_gate_sweep(&wire->gate, now_ns) != 0) {
+		wire->counters.stray++;
+		return false;
+	}
+	errno = 0;
+	return true;
+}
+
 /* One event, if there is one. */
 static bool cm_read(struct petal_wire *wire, uint64_t now_ns)
 {
@@ -486,15 +504,8 @@ static bool cm_read(struct petal_wire *wire, uint64_t now_ns)
 	uint32_t type;
 	ssize_t got;
 
-	if (wire_gate_sweep(&wire->gate, now_ns) != 0) {
-		wire->counters.stray++;
+	if (!cm_guard(wire, now_ns))
 		return false;
-	}
-	/*
-	 * The provider reads errno after a connection was closed, which sets
-	 * none: an EAGAIN left over there would make it wait for ever.
-	 */
-	errno = 0;
 	got = fi_eq_read(wire->eq, &type, &event, sizeof(event), 0);
 	if (got == -FI_EAVAIL)
 		cm_error(wire);
@@ -525,18 +536,22 @@ static void cm_expire(struct petal_wire *wire, uint64_t now_ns)
 }
 
 /*
- * Is there more to read? The descriptor alone does not say: it stays readable
+ * The descriptor alone does not say whether there is more: it stays readable
  * for events that were read long ago, until fi_trywait(). So that comes first,
  * and what is readable then is a connection that waits to be accepted, or to
  * be read from.
  */
-static bool cm_more(struct petal_wire *wire)
+bool wire_cm_more(struct petal_wire *wire, uint64_t now_ns)
 {
 	struct fid *fid = &wire->eq->fid;
 
-	return cm_readable(wire) &&
-	       (fi_trywait(wire->fabric, &fid, 1) == -FI_EAGAIN ||
-		cm_readable(wire));
+	if (wire->eq_hot)
+		return true;
+	if (!cm_readable(wire) || !cm_guard(wire, now_ns))
+		return false;
+	/* This has taken the wake-up away, so it must not be forgotten. */
+	wire->eq_hot = fi_trywait(wire->fabric, &fid, 1) == -FI_EAGAIN;
+	return wire->eq_hot || cm_readable(wire);
 }
 
 void wire_cm_step(struct petal_wire *wire, uint64_t now_ns)
@@ -546,10 +561,29 @@ void wire_cm_step(struct petal_wire *wire, uint64_t now_ns)
 	cm_expire(wire, now_ns);
 	if (now_ns >= wire_gate_deadline_ns(&wire->gate))
 		wire->eq_hot = true;
-	while (reads++ < WIRE_CM_BATCH && (wire->eq_hot || cm_more(wire)))
+	while (reads++ < WIRE_CM_BATCH && wire_cm_more(wire, now_ns))
 		wire->eq_hot = cm_read(wire, now_ns);
 	wire->counters.halfopen_expired = wire->gate.expired;
 	wire->counters.halfopen_evicted = wire->gate.evicted;
+}
+
+/*
+ * Bounded, though a flood goes on meanwhile: what is left then is what the
+ * provider has accepted in the very last step.
+ */
+void wire_cm_close(struct petal_wire *wire)
+{
+	uint64_t now_ns = petal_clock_now_ns();
+
+	wire->closing = true;
+	for (unsigned i = 0; i < CM_CLOSING_READS; i++) {
+		if (wire_gate_sweep(&wire->gate, now_ns) != 0)
+			break;
+		wire_gate_cut_all(&wire->gate);
+		if (!wire_cm_more(wire, now_ns))
+			break;
+		wire->eq_hot = cm_read(wire, now_ns);
+	}
 }
 
 uint64_t wire_cm_deadline_ns(const struct petal_wire *wire)

@@ -170,15 +170,27 @@ static void print_queues(const json_t *ring)
 		       number(queue, "done"), number(queue, "redelivered"));
 }
 
+static const char *role_words(const char *role)
+{
+	if (strcmp(role, "primary") == 0)
+		return "we are its primary";
+	if (strcmp(role, "backup") == 0)
+		return "we are a backup";
+	if (strcmp(role, "lost") == 0)
+		return "CLOSED, for we are its primary and lost its memory";
+	return "we keep no copy";
+}
+
 static int print_ring(const json_t *ring)
 {
+	const char *role = text(ring, "role");
 	int code;
 
 	printf("\nring %s: epoch %" PRId64 ", %" PRId64
-	       " MiB, we are its %s, members ",
+	       " KiB, %s, members ",
 	       text(ring, "name"), number(ring, "epoch"),
-	       number(ring, "data_bytes") >> 20, text(ring, "role"));
-	code = print_members(ring);
+	       number(ring, "data_bytes") >> 10, role_words(role));
+	code = print_members(ring) | (strcmp(role, "lost") == 0);
 	if (json_array_size(json_object_get(ring, "queues")) > 0) {
 		printf("  %-18s %12s %10s %8s %12s %12s\n", "queue",
 		       "enqueued", "ready", "leased", "done", "redelivered");
