@@ -18,6 +18,9 @@ struct reading {
 	struct petal_config *config;
 	const char *path;
 	char *error;
+	FILE *file;
+	unsigned line;
+	int status; /* of reading the file at all */
 };
 
 int petal_config_bytes(const char *text, uint64_t *ret_bytes)
@@ -54,6 +57,29 @@ static int complain(struct reading *r, const char *where, const char *value,
 			 "%s: %s is '%s', expected %s", r->path, where, value,
 			 expected);
 	return 0; /* what inih takes for an error */
+}
+
+/*
+ * One line for inih, which would take what does not fit into its buffer for a
+ * line of its own.
+ */
+static char *read_line(char *text, int size, void *stream)
+{
+	struct reading *r = stream;
+
+	errno = 0;
+	if (fgets(text, size, r->file) == NULL) {
+		r->status = ferror(r->file) ? -errno : 0;
+		return NULL;
+	}
+	r->line++;
+	if (strchr(text, '\n') != NULL || feof(r->file))
+		return text;
+	if (r->error[0] == '\0')
+		snprintf(r->error, PETAL_CONFIG_ERROR_BYTES,
+			 "%s: line %u is longer than %d characters", r->path,
+			 r->line, size - 2);
+	return NULL;
 }
 
 static int read_number(const char *text, uint64_t most, uint64_t *ret_value)
@@ -299,33 +325,31 @@ static int check_members(struct petal_config *c, const char *path, char *error)
 	return -EINVAL;
 }
 
+static int say_unreadable(const char *path, int err, char *error)
+{
+	snprintf(error, PETAL_CONFIG_ERROR_BYTES, "cannot read '%s': %s", path,
+		 strerrordesc_np(-err));
+	return err;
+}
+
 int petal_config_load(const char *path, struct petal_config *ret_config,
 		      char ret_error[PETAL_CONFIG_ERROR_BYTES])
 {
 	struct petal_config *c = ret_config;
 	struct reading r = { .config = c, .path = path, .error = ret_error };
 	int line, err;
-	FILE *file;
 
 	ret_error[0] = '\0';
 	memset(c, 0, sizeof(*c));
 	c->journal_bytes = JOURNAL_BYTES_DEFAULT;
-	file = fopen(path, "re");
-	if (file == NULL) {
-		err = -errno;
-		snprintf(ret_error, PETAL_CONFIG_ERROR_BYTES,
-			 "cannot read '%s': %s", path, strerrordesc_np(-err));
-		return err;
-	}
-	line = ini_parse_stream(read_line, file, visit, &r);
-	err = ferror(file) ? -EISDIR : 0;
-	fclose(file);
-	if (err < 0) {
-		snprintf(ret_error, PETAL_CONFIG_ERROR_BYTES,
-			 "cannot read '%s': it is no file", path);
-		return err;
-	}
-	if (line != 0) {
+	r.file = fopen(path, "re");
+	if (r.file == NULL)
+		return say_unreadable(path, -errno, ret_error);
+	line = ini_parse_stream(read_line, &r, visit, &r);
+	fclose(r.file);
+	if (r.status < 0)
+		return say_unreadable(path, r.status, ret_error);
+	if (line != 0 || ret_error[0] != '\0') {
 		if (ret_error[0] == '\0')
 			snprintf(ret_error, PETAL_CONFIG_ERROR_BYTES,
 				 "%s: line %d is neither [section] nor key = "
@@ -333,6 +357,10 @@ int petal_config_load(const char *path, struct petal_config *ret_config,
 				 path, line);
 		return -EINVAL;
 	}
+	if (c->cluster[0] == '\0')
+		strcpy(c->cluster, "petalith");
+	if (c->provider[0] == '\0')
+		strcpy(c->provider, "tcp");
 	err = missing(c, path, ret_error);
 	return err < 0 ? err : check_members(c, path, ret_error);
 }

@@ -30,8 +30,8 @@
  *    fabric = 10.0.0.1:7101
  *    registry = 10.0.0.1:7201
  *
- * An unknown section or key is an error: a typing mistake must not become a
- * default.
+ * An unknown section or key is an error, and so is a text said twice: a typing
+ * mistake must not become a default. inih bounds a line at some 200 characters.
  */
 
 #define PETAL_CONFIG_ERROR_BYTES 512u

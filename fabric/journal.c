@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The journal at work: rings, space, batches. The file is made in journal_file.c
- * and read in journal_replay.c; how bytes reach it is the engine's business
+ * The journal at work: rings, space, batches. journal_file.c makes the file and
+ * journal_replay.c reads it; how bytes reach it is the engine's business
  * (journal_io.h).
  *
  * The happy path. An append finds room after the newest batch, fills a bounce

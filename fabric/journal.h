@@ -245,6 +245,9 @@ int petal_journal_damage(const struct petal_journal *journal,
 /**
  * petal_journal_fd() - what to sleep on
  *
+ * It may be readable for nothing. After petal_journal_close() of another one the
+ * kernel may interrupt a sleep of this thread once, with -EINTR.
+ *
  * Return: an eventfd, readable when petal_journal_poll() may find something.
  */
 int petal_journal_fd(const struct petal_journal *journal);
@@ -255,7 +258,8 @@ int petal_journal_fd(const struct petal_journal *journal);
  * @data: the data area, 4 KiB aligned; it stays mapped until detached
  * @data_bytes: a power of two, at least 4 KiB
  *
- * Attaching again moves the ring to another area and leaves its batches alone.
+ * Attaching again moves the ring to another area and leaves its batches alone;
+ * its positions go on. To let them start again, detach first.
  * The area is registered with the kernel, up to 1 GiB of it and if the limit
  * of locked memory allows; otherwise it works unregistered, and areas_fixed in
  * the statistics stays behind areas.

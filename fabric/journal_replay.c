@@ -42,7 +42,7 @@ struct newest {
 
 struct replay {
 	struct petal_journal *journal;
-	/* A page for the ragged head before the whole ones, one for the tail. */
+	/* One page more before and after, for the ragged ends. */
 	uint8_t *bytes;
 	uint8_t *bounce;
 	uint8_t *chunk;

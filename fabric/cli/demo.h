@@ -117,7 +117,7 @@ struct demo {
 	int credit_fd;	/* how many records the source may still send */
 	int keeper_fd;	/* what the supervisor process says of its workers */
 	pid_t workers[PETAL_LOG_OWNERS]; /* by owner number */
-	unsigned worker_count;
+	uint32_t victim; /* the owner number that was asked to stop */
 	unsigned worker_restarts;
 	bool source_done;
 	bool source_failed;

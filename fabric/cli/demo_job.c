@@ -2,9 +2,10 @@
 /*
  * The source is given credit: half of the records at first, the rest when the
  * kills have happened, so that they happen in the middle whatever the machine's
- * speed. A worker is killed while it holds a lease, and that is made sure of:
- * it is stopped, its leases are counted in the queue's own table, and only if
- * there are any it is killed, otherwise it goes on.
+ * speed. A worker is killed while it holds a lease, and that is made sure of: it
+ * is asked (SIGUSR1) to stop itself in the middle of its next message, and when
+ * it stands there, and the queue's own table says that it has a lease, it gets
+ * SIGKILL.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,8 +23,6 @@
 #include "shm/peer.h"
 
 #define LOOK_NS PETAL_MS(5)
-#define SETTLE_NS PETAL_MS(2)
-#define TRIES 8u
 #define STALL_NS PETAL_S(60)
 #define END_NS PETAL_S(20)
 #define PROGRESS_NS PETAL_MS(200)
@@ -123,8 +122,6 @@ static void note_worker(struct demo *demo, pid_t pid, unsigned owner)
 {
 	if (owner >= PETAL_LOG_OWNERS || pid <= 0)
 		return;
-	if (demo->workers[owner] == 0)
-		demo->worker_count++;
 	demo->workers[owner] = pid;
 }
 
@@ -190,48 +187,65 @@ static void note_kill(struct demo *demo, const char *what, const char *name,
 	kill->at_results = results;
 }
 
-/*
- * Stop a worker and kill it if it holds a lease. What it published before it
- * stopped gets through meanwhile, and then it held nothing that matters.
- */
-static bool kill_if_holding(const struct petal_queue *queue, pid_t pid,
-			    uint32_t owner)
+static bool is_stopped(pid_t pid)
 {
-	struct timespec settle_time = { .tv_nsec = (long)SETTLE_NS };
-	struct petal_peer_id id;
-	struct petal_peer peer;
-	bool holding;
+	char path[64], line[256];
+	const char *state = NULL;
+	FILE *file;
 
-	if (petal_peer_identify(pid, &id) < 0 ||
-	    petal_peer_open(&id, &peer) < 0)
-		return false;
-	pidfd_send_signal(petal_peer_fd(&peer), SIGSTOP, NULL, 0);
-	holding = petal_queue_held(queue, owner) > 0;
-	if (holding) {
-		nanosleep(&settle_time, NULL);
-		holding = petal_queue_held(queue, owner) > 0;
-	}
-	pidfd_send_signal(petal_peer_fd(&peer), holding ? SIGKILL : SIGCONT,
-			  NULL, 0);
-	petal_peer_close(&peer);
-	return holding;
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	file = fopen(path, "re");
+	if (file != NULL && fgets(line, sizeof(line), file) != NULL)
+		state = strrchr(line, ')');
+	if (file != NULL)
+		fclose(file);
+	return state != NULL && strncmp(state, ") T", 3) == 0;
 }
 
-/* A worker holds leases for a part of its time, so it takes a few tries. */
+/* By a pidfd of this very process: PIDs are given out again. */
+static int send_signal(pid_t pid, int number)
+{
+	struct petal_peer_id id;
+	struct petal_peer peer;
+	int err;
+
+	err = petal_peer_identify(pid, &id);
+	if (err == 0)
+		err = petal_peer_open(&id, &peer);
+	if (err < 0)
+		return err;
+	if (pidfd_send_signal(petal_peer_fd(&peer), number, NULL, 0) < 0)
+		err = -errno;
+	petal_peer_close(&peer);
+	return err;
+}
+
+static void choose_victim(struct demo *demo)
+{
+	for (uint32_t owner = 1; owner < PETAL_LOG_OWNERS; owner++) {
+		if (demo->workers[owner] != 0 &&
+		    send_signal(demo->workers[owner], SIGUSR1) == 0) {
+			demo->victim = owner;
+			return;
+		}
+	}
+}
+
 static void kill_worker(struct demo *demo, uint64_t results)
 {
-	for (unsigned i = 0; i < TRIES * PETAL_LOG_OWNERS; i++) {
-		uint32_t owner = i % PETAL_LOG_OWNERS;
-		pid_t pid = demo->workers[owner];
+	pid_t pid;
 
-		if (pid == 0 || !kill_if_holding(&demo->ring.log.queues[0], pid,
-						 owner))
-			continue;
-		note_kill(demo, "worker", "", pid, results);
-		demo->worker_killed = true;
-		demo->workers[owner] = 0;
+	if (demo->victim == 0)
+		choose_victim(demo);
+	pid = demo->workers[demo->victim];
+	if (pid == 0 || !is_stopped(pid) ||
+	    petal_queue_held(&demo->ring.log.queues[0], demo->victim) == 0)
 		return;
-	}
+	if (send_signal(pid, SIGKILL) < 0)
+		return;
+	note_kill(demo, "worker", "", pid, results);
+	demo->worker_killed = true;
+	demo->workers[demo->victim] = 0;
 }
 
 static int kill_petal(struct demo *demo, uint64_t results)
@@ -285,16 +299,6 @@ static int kill_some(struct demo *demo, const struct petal_queue_counts *in,
 	return 0;
 }
 
-/* Looking for a worker with a lease, we do not pause between two looks. */
-static bool is_hunting(const struct demo *demo, uint64_t results)
-{
-	uint64_t points[2];
-
-	kill_points(demo, points);
-	return demo->options.kill && !demo->worker_killed &&
-	       demo->granted < demo->input.records && results >= points[0];
-}
-
 /* Watching. */
 
 static void show(struct demo *demo, const struct petal_queue_counts *in,
@@ -343,8 +347,7 @@ static int watch(struct demo *demo)
 			shown_ns = petal_clock_now_ns();
 			show(demo, &in, &out);
 		}
-		if (!is_hunting(demo, out.enqueued))
-			demo_pause(demo, demo->keeper_fd, LOOK_NS);
+		demo_pause(demo, demo->keeper_fd, LOOK_NS);
 	} while (!demo->source_done || in.done < records || out.done < records);
 	demo->ended_ns = petal_clock_now_ns();
 	demo->result_records = out.enqueued;

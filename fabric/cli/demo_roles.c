@@ -32,19 +32,21 @@
 #define KEEPER_FD 3
 
 static _Atomic bool stop;
+static _Atomic bool freeze;
 
-static void on_stop(int number)
+static void on_signal(int number)
 {
-	(void)number;
-	atomic_store_explicit(&stop, true, memory_order_relaxed);
+	atomic_store_explicit(number == SIGUSR1 ? &freeze : &stop, true,
+			      memory_order_relaxed);
 }
 
 /* SIGTERM ends us in order; Ctrl-C is the demo's to act on. */
 static void arrange_signals(void)
 {
-	struct sigaction action = { .sa_handler = on_stop };
+	struct sigaction action = { .sa_handler = on_signal };
 
 	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGUSR1, &action, NULL);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 }
@@ -197,6 +199,9 @@ static int behave(void *state, const struct petal_message *message,
 	size_t length;
 
 	stanza_parse(message->bytes, message->length, &result);
+	/* Somebody wants to kill a worker that is in the middle of this. */
+	if (atomic_exchange_explicit(&freeze, false, memory_order_relaxed))
+		raise(SIGSTOP);
 	result.input_lsn = message->lsn;
 	length = stanza_result_write(&result, bytes);
 	return petal_outputs_put(outputs, place->out, bytes, (uint32_t)length);
