@@ -132,9 +132,8 @@ static int seal_in_window(uint64_t time_ns, uint64_t now_ns)
  * Old entries are not cleared, only overwritten when their place is needed:
  * if the clock jumps ahead and back again, what was seen is still known.
  */
-static int seal_replay_admit(struct petal_seal_replay *replay,
-			     uint64_t time_ns, const uint8_t *nonce,
-			     uint64_t now_ns)
+static int seal_replay_admit(struct petal_seal_replay *replay, uint64_t time_ns,
+			     const uint8_t *nonce, uint64_t now_ns)
 {
 	uint32_t slot = PETAL_SEAL_REPLAY_MAX;
 
@@ -142,9 +141,8 @@ static int seal_replay_admit(struct petal_seal_replay *replay,
 		uint32_t at = (replay->next + i) % PETAL_SEAL_REPLAY_MAX;
 		uint64_t seen_ns = replay->seen[at].time_ns;
 
-		if (seen_ns == time_ns &&
-		    memcmp(replay->seen[at].nonce, nonce,
-			   PETAL_SEAL_NONCE_BYTES) == 0)
+		if (seen_ns == time_ns && memcmp(replay->seen[at].nonce, nonce,
+						 PETAL_SEAL_NONCE_BYTES) == 0)
 			return -PETAL_EAUTH;
 		if (slot == PETAL_SEAL_REPLAY_MAX &&
 		    (seen_ns == 0 || !seal_in_window(seen_ns, now_ns)))
@@ -163,8 +161,7 @@ int petal_seal_token_check(const uint8_t key[PETAL_SEAL_KEY_BYTES],
 			   uint32_t to,
 			   const uint8_t token[PETAL_SEAL_TOKEN_BYTES],
 			   uint64_t now_realtime_ns,
-			   struct petal_seal_replay *replay,
-			   uint32_t *ret_from)
+			   struct petal_seal_replay *replay, uint32_t *ret_from)
 {
 	uint32_t from = seal_get32(token + SEAL_AT_FROM);
 	uint64_t time_ns = seal_get64(token + SEAL_AT_TIME);
@@ -230,8 +227,7 @@ static int seal_file_trusted(int fd)
 }
 
 /* Reads until the buffer is full, the file ends, or the kernel refuses. */
-static int seal_file_read(int fd, char *buffer, size_t size,
-			  size_t *ret_length)
+static int seal_file_read(int fd, char *buffer, size_t size, size_t *ret_length)
 {
 	size_t length = 0;
 
@@ -258,8 +254,8 @@ static int seal_hex_decode(const char *text, size_t length, uint8_t *ret_key)
 
 	if (length != SEAL_FILE_BYTES || text[SEAL_HEX_BYTES] != '\n')
 		return -PETAL_ECORRUPT;
-	if (sodium_hex2bin(key, sizeof(key), text, SEAL_HEX_BYTES, NULL,
-			   &bytes, &end) != 0 ||
+	if (sodium_hex2bin(key, sizeof(key), text, SEAL_HEX_BYTES, NULL, &bytes,
+			   &end) != 0 ||
 	    bytes != sizeof(key) || end != text + SEAL_HEX_BYTES) {
 		sodium_memzero(key, sizeof(key));
 		return -PETAL_ECORRUPT;
@@ -269,8 +265,7 @@ static int seal_hex_decode(const char *text, size_t length, uint8_t *ret_key)
 	return 0;
 }
 
-int petal_seal_key_load(const char *path,
-			uint8_t ret_key[PETAL_SEAL_KEY_BYTES])
+int petal_seal_key_load(const char *path, uint8_t ret_key[PETAL_SEAL_KEY_BYTES])
 {
 	/* One byte more than a key file has, to notice a longer one. */
 	char text[SEAL_FILE_BYTES + 1];
@@ -332,8 +327,9 @@ int petal_seal_key_create(const char *path)
 	uint8_t key[PETAL_SEAL_KEY_BYTES];
 	char text[SEAL_HEX_BYTES + 1];
 	int err;
-	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC |
-				    O_NOFOLLOW, 0600);
+	int fd = open(path,
+		      O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+		      0600);
 
 	if (fd < 0)
 		return -errno;

@@ -22,9 +22,9 @@
  *    +----------+   WROTE: delivered, in the peer's     +----------+
  *                   memory, not only sent
  *
- * Bytes drawn. The wire itself: about 40 KiB. A connection: 32 send and 64
- * receive buffers of PETAL_WIRE_MESSAGE_MAX each, 384 KiB, and four file
- * descriptors. Nothing is allocated for whoever shows no valid token.
+ * Bytes drawn. The wire itself: 43 KiB. A connection: 32 send and 64 receive
+ * buffers of PETAL_WIRE_MESSAGE_MAX each, 384 KiB; 14 KiB beside them; and four
+ * file descriptors. Nothing of ours is allocated for who shows no valid token.
  *
  * Always true, for each peer, in the order in which events are polled:
  *
@@ -46,6 +46,9 @@
  * called answers with a proof of its own, checked before UP. Whoever has no
  * token sees its connection closed and not a byte sent to it. Strangers who
  * connect and do not speak are bounded by count and time (fabric/wire_gate.h).
+ * All this decides who comes in. It does not protect what is said after: on a
+ * network in which others can write into a connection, put a tunnel under the
+ * wire, for libfabric parses before anybody can check.
  *
  * Two connections of one peer. The newest authenticated one wins: the older
  * one first ends, with all its WROTE and its DOWN (status -ESTALE), then the
@@ -190,7 +193,7 @@ enum petal_wire_event_type {
 	PETAL_WIRE_MESSAGE,
 	/** @PETAL_WIRE_WROTE: our write is over, with @status and @cookie. */
 	PETAL_WIRE_WROTE,
-	/** @PETAL_WIRE_LANDED: the peer's write with notify is in our memory. */
+	/** @PETAL_WIRE_LANDED: the peer's write and its notify are here. */
 	PETAL_WIRE_LANDED,
 };
 

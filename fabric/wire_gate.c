@@ -151,8 +151,7 @@ static void gate_member(struct wire_gate *gate, int fd, uint64_t inode,
 }
 
 /* "tfd:  6 events:  19 data:  55f0  pos:0 ino:80a3 sdev:9" */
-static void gate_line(struct wire_gate *gate, const char *line,
-		      uint64_t now_ns)
+static void gate_line(struct wire_gate *gate, const char *line, uint64_t now_ns)
 {
 	const char *text = strstr(line, " ino:");
 	uint64_t inode = 0;

@@ -101,7 +101,8 @@ void wire_gate_close(struct wire_gate *gate);
  *
  * To be called before each fi_eq_read() that may find something.
  *
- * Return: 0; or the error of reading the list, and then fi_eq_read() is not safe.
+ * Return: 0; or the error of reading the list, and then fi_eq_read() is not
+ * safe.
  */
 int wire_gate_sweep(struct wire_gate *gate, uint64_t now_ns);
 

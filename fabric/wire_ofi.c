@@ -21,7 +21,7 @@
 #include "shm/error.h"
 
 #define OFI_VERSION FI_VERSION(1, 17)
-#define OFI_MR_MODES                                                         \
+#define OFI_MR_MODES \
 	(FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY)
 
 /* Two regions draw the same key once in 2^64, or in 2^32 on a poor provider. */
@@ -72,7 +72,7 @@ static int ofi_info(const char *provider, const struct sockaddr *address,
 		return err;
 	}
 	hints->addr_format = address->sa_family == AF_INET6 ? FI_SOCKADDR_IN6
-							     : FI_SOCKADDR_IN;
+							    : FI_SOCKADDR_IN;
 	wire_address_format(address, text, sizeof(text));
 	port = strrchr(text, ':');
 	*port++ = '\0';
@@ -123,8 +123,8 @@ static int wire_open_fds(struct petal_wire *wire)
 	wire->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (wire->epoll_fd < 0)
 		return -errno;
-	wire->timer_fd = timerfd_create(CLOCK_MONOTONIC,
-					TFD_CLOEXEC | TFD_NONBLOCK);
+	wire->timer_fd =
+		timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (wire->timer_fd < 0)
 		return -errno;
 	return wire_watch(wire, wire->timer_fd);
@@ -395,7 +395,7 @@ int petal_wire_poll(struct petal_wire *wire, struct petal_wire_event *events,
 
 		if (wire->links[at] != NULL)
 			count += wire_link_step(wire->links[at], events + count,
-					   max - count);
+						max - count);
 	}
 	wire->turn++;
 	return (int)count;

@@ -182,8 +182,8 @@ void wire_receive_post(struct wire_link *link, unsigned index);
 void wire_link_take_back(struct wire_link *link);
 
 /* Whatever this link has to report, up to max events; it may be gone then. */
-unsigned wire_link_step(struct wire_link *link,
-			struct petal_wire_event *events, unsigned max);
+unsigned wire_link_step(struct wire_link *link, struct petal_wire_event *events,
+			unsigned max);
 
 /* wire_ofi_cm.c */
 

@@ -436,8 +436,8 @@ static void cm_connected(struct wire_link *link, const uint8_t *data,
 			      ? -PETAL_EAUTH
 			      : petal_seal_answer_check(wire->key,
 							wire->cluster,
-							link->peer,
-							link->token, data);
+							link->peer, link->token,
+							data);
 	else if (link->state != WIRE_ANSWERING)
 		return;
 	if (err != 0)
@@ -630,13 +630,12 @@ static struct fi_info *cm_call_info(const struct petal_wire *wire,
 	memcpy(info->dest_addr, address, size);
 	info->dest_addrlen = size;
 	info->addr_format = address->ss_family == AF_INET6 ? FI_SOCKADDR_IN6
-							    : FI_SOCKADDR_IN;
+							   : FI_SOCKADDR_IN;
 	info->handle = NULL;
 	return info;
 }
 
-static int cm_call(struct petal_wire *wire, uint32_t peer,
-		   struct fi_info *info)
+static int cm_call(struct petal_wire *wire, uint32_t peer, struct fi_info *info)
 {
 	struct wire_link *link;
 	int err = link_open(wire, peer, WIRE_CALLING, info, &link);
@@ -649,7 +648,7 @@ static int cm_call(struct petal_wire *wire, uint32_t peer,
 	err = fi_connect(link->ep, info->dest_addr, link->token,
 			 sizeof(link->token));
 	link->announce = true;
-	/* A refusal may be known at once; the caller hears of it as of others. */
+	/* What is known at once is reported like what is known later. */
 	if (err != 0)
 		wire_link_end(link, cm_status(link, -err));
 	return 0;

@@ -100,10 +100,9 @@ int petal_wire_send(struct petal_wire *wire, uint32_t peer, const void *bytes,
 }
 
 static int write_check(const struct petal_wire *wire,
-		       const struct petal_wire_region *from,
-		       const void *local, uint64_t length,
-		       const struct petal_wire_key *to, uint64_t offset,
-		       bool notify, uint64_t data)
+		       const struct petal_wire_region *from, const void *local,
+		       uint64_t length, const struct petal_wire_key *to,
+		       uint64_t offset, bool notify, uint64_t data)
 {
 	uintptr_t start = (uintptr_t)local - (uintptr_t)from->base;
 
@@ -364,8 +363,8 @@ static unsigned link_bury(struct wire_link *link,
 
 	while (count < max && (op = link_oldest_write(link)) != NULL)
 		count += event_wrote(link, op, -ECANCELED, &events[count]);
-	if (count == max && (link->writes_busy != 0 || link->was_up ||
-			     link->announce))
+	if (count == max &&
+	    (link->writes_busy != 0 || link->was_up || link->announce))
 		return count;
 	if (link->was_up || link->announce)
 		event_start(&events[count++], PETAL_WIRE_DOWN, link)->status =
@@ -389,8 +388,8 @@ static unsigned link_rise(struct wire_link *link,
 	return 1;
 }
 
-unsigned wire_link_step(struct wire_link *link,
-			struct petal_wire_event *events, unsigned max)
+unsigned wire_link_step(struct wire_link *link, struct petal_wire_event *events,
+			unsigned max)
 {
 	bool empty = false;
 	unsigned count = 0;
@@ -398,8 +397,8 @@ unsigned wire_link_step(struct wire_link *link,
 	if (link->state == WIRE_READY)
 		count += link_rise(link, events);
 	if (count < max && (link->state == WIRE_UP || link->was_up))
-		count += link_collect(link, events + count, max - count,
-				      &empty);
+		count +=
+			link_collect(link, events + count, max - count, &empty);
 	if (count < max && link->state == WIRE_ENDING &&
 	    (empty || !link->was_up))
 		count += link_bury(link, events + count, max - count);

@@ -86,7 +86,7 @@ static void token__every_flipped_bit_is_refused(void **state)
 	assert_ok(check(f));
 }
 
-static void token__other_key_cluster_receiver_or_purpose_is_refused(void **state)
+static void token__other_key_cluster_receiver_purpose_is_refused(void **state)
 {
 	struct fixture *f = *state;
 	uint8_t other[PETAL_SEAL_CLUSTER_BYTES] = "cluster two";
@@ -139,8 +139,7 @@ static void token__second_use_is_refused(void **state)
 	assert_outcome(check(f), -PETAL_EAUTH);
 }
 
-static void token__second_use_is_refused_after_the_clock_went_and_came(
-	void **state)
+static void token__second_use_is_refused_after_the_clock_jumped(void **state)
 {
 	struct fixture *f = *state;
 	uint8_t later[PETAL_SEAL_TOKEN_BYTES];
@@ -155,8 +154,8 @@ static void token__second_use_is_refused_after_the_clock_went_and_came(
 	assert_outcome(check(f), -PETAL_EAUTH);
 }
 
-static void replay__full_cache_refuses_until_tokens_leave_the_window(
-	void **state)
+static void
+replay__full_cache_refuses_until_tokens_leave_the_window(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t later_ns = NOW_NS + PETAL_SEAL_WINDOW_NS + 1;
@@ -341,11 +340,11 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		TEST(token__tells_who_sent_it),
 		TEST(token__every_flipped_bit_is_refused),
-		TEST(token__other_key_cluster_receiver_or_purpose_is_refused),
+		TEST(token__other_key_cluster_receiver_purpose_is_refused),
 		TEST(token__our_own_sent_back_is_refused),
 		TEST(token__is_good_inside_the_window_only),
 		TEST(token__second_use_is_refused),
-		TEST(token__second_use_is_refused_after_the_clock_went_and_came),
+		TEST(token__second_use_is_refused_after_the_clock_jumped),
 		TEST(replay__full_cache_refuses_until_tokens_leave_the_window),
 		TEST(replay__strangers_leave_no_trace),
 		TEST(tokens__are_all_different),
