@@ -20,6 +20,7 @@
 /* "PETALBOX" in memory. */
 #define MAILBOX_MAGIC UINT64_C(0x584f424c41544550)
 #define MAILBOX_LAYOUT 1u
+#define MAILBOX_ALIGN UINT64_C(128)
 
 static struct petal_mpsc_geometry
 ring_geometry(const struct petal_mailbox_geometry *geometry)
@@ -40,9 +41,10 @@ static bool is_good(const struct petal_mailbox_geometry *geometry)
 uint64_t petal_mailbox_bytes(const struct petal_mailbox_geometry *geometry)
 {
 	const struct petal_mpsc_geometry ring = ring_geometry(geometry);
+	uint64_t bytes = sizeof(struct petal_mailbox_shared) +
+			 petal_mpsc_bytes(&ring) + geometry->data_bytes;
 
-	return sizeof(struct petal_mailbox_shared) + petal_mpsc_bytes(&ring) +
-	       geometry->data_bytes;
+	return (bytes + MAILBOX_ALIGN - 1) & ~(MAILBOX_ALIGN - 1);
 }
 
 int petal_mailbox_format(void *memory,

@@ -40,7 +40,9 @@
  *    (1) one thread per number, each with a view of its own
  *
  * Ordering: that of rings/mpsc.h for the messages, and of rings/doorbell.h for
- * sleeping. The bells are rung after the ring has changed:
+ * sleeping. The bells are rung after the ring has changed. Our own:
+ *    [BOX]    format stores the magic (release) -> attach loads it (acquire):
+ *             a whole mailbox or none
  *    [MAIL]   publish and abort, then ring bell -> wait arms, then looks
  *    [SPACE]  release, then ring room -> claim arms, then tries again
  *
@@ -132,6 +134,8 @@ struct petal_mailbox_claim {
 
 /**
  * petal_mailbox_bytes() - memory for a mailbox
+ *
+ * A multiple of 128, so that one may follow another.
  */
 uint64_t petal_mailbox_bytes(const struct petal_mailbox_geometry *geometry);
 

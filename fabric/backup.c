@@ -103,14 +103,17 @@ void petal_backup_stop(struct petal_backup *b)
 
 static void journal(struct petal_backup *b)
 {
+	struct petal_record_cursor to;
+
 	if (b->journal_busy || b->journal_frozen ||
 	    b->journaled_to.pos == b->cursor.pos)
 		return;
-	if (b->port.journal(b->port.self, &b->journaled_to, &b->cursor,
-			    b->trim_pos) < 0)
+	to = petal_log_batch(b->log, &b->journaled_to, &b->cursor);
+	if (b->port.journal(b->port.self, &b->journaled_to, &to, b->trim_pos) <
+	    0)
 		return;
 	b->journal_busy = true;
-	b->journaled_to = b->cursor;
+	b->journaled_to = to;
 }
 
 void petal_backup_journaled(struct petal_backup *b, uint64_t end_pos, int status)

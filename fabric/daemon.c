@@ -232,14 +232,15 @@ static int open_members(struct daemon *d)
 }
 
 /*
- * Both are blocked for good: SIGINT and SIGTERM come by the signalfd, SIGPIPE
- * not at all, for a peer that goes away is an error code, not an end.
+ * SIGINT and SIGTERM come by the signalfd. A peer that goes away and a file that
+ * is too large are error codes, not an end.
  */
 static int open_signals(struct daemon *d)
 {
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
@@ -328,11 +329,12 @@ static int open_all(struct daemon *d, const char *config_path)
 static void close_all(struct daemon *d)
 {
 	daemon_clients_close(d);
-	if (d->journal != NULL && d->wire != NULL)
-		daemon_rings_stop(d);
 	petal_registry_close(d->registry);
-	petal_wire_close(d->wire);
+	/* First the journal, which may still write from the rings' memory. */
 	petal_journal_close(d->journal);
+	d->journal = NULL;
+	daemon_rings_stop(d);
+	petal_wire_close(d->wire);
 	daemon_restore_drop(d);
 	if (d->signal_fd >= 0)
 		close(d->signal_fd);

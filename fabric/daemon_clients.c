@@ -381,8 +381,11 @@ static json_t *journal_json(const struct daemon *d)
 	struct petal_journal_stats stats;
 
 	petal_journal_stats(d->journal, &stats);
-	return json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
+	return json_pack("{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+			 "s:b}",
 			 "engine", stats.engine, "direct", stats.direct,
+			 "memory_only", stats.memory_only, "refused_full",
+			 (json_int_t)stats.refused_full,
 			 "capacity_bytes", (json_int_t)stats.capacity_bytes,
 			 "used_bytes", (json_int_t)stats.used_bytes, "batches",
 			 (json_int_t)stats.batches, "copied_bytes",

@@ -279,7 +279,9 @@ static void close_ring(struct daemon_ring *ring)
 		daemon_unwatch(d, ring->bell_fd);
 		close(ring->bell_fd);
 	}
-	petal_journal_detach(d->journal, ring->config.id);
+	/* A ring that is gone needs no journal; one at rest keeps it. */
+	if (d->journal != NULL)
+		petal_journal_detach(d->journal, ring->config.id);
 	petal_wire_unregister(ring->data_region);
 	petal_wire_unregister(ring->lines_region);
 	if (ring->log.marks != NULL) {

@@ -245,8 +245,8 @@ int petal_journal_damage(const struct petal_journal *journal,
 /**
  * petal_journal_fd() - what to sleep on
  *
- * It may be readable for nothing. After petal_journal_close() of another one the
- * kernel may interrupt a sleep of this thread once, with -EINTR.
+ * It may be readable for nothing. After petal_journal_close() of another one,
+ * the kernel may interrupt a sleep of this thread once, with -EINTR.
  *
  * Return: an eventfd, readable when petal_journal_poll() may find something.
  */

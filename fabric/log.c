@@ -244,3 +244,38 @@ void petal_log_close(struct petal_log *log)
 	petal_segment_close(&log->segment);
 	memset(log, 0, sizeof(*log));
 }
+
+void petal_log_walk(const struct petal_log *log,
+		    struct petal_record_cursor *cursor, uint64_t to_pos)
+{
+	while (cursor->pos < to_pos) {
+		const struct petal_record_durable *record =
+			(void *)petal_log_at(log, cursor->pos);
+		uint64_t end = cursor->pos +
+			       petal_record_extent(record->record.length);
+
+		if (end > to_pos)
+			return;
+		cursor->pos = end;
+		cursor->lsn = record->lsn;
+		cursor->crc = record->hdr_crc;
+	}
+}
+
+struct petal_record_cursor
+petal_log_batch(const struct petal_log *log,
+		const struct petal_record_cursor *from,
+		const struct petal_record_cursor *end)
+{
+	const struct petal_record_durable *first =
+		(void *)petal_log_at(log, from->pos);
+	struct petal_record_cursor to = *from;
+	uint64_t most = petal_record_extent(first->record.length);
+
+	if (most < PETAL_LOG_BATCH_BYTES)
+		most = PETAL_LOG_BATCH_BYTES;
+	if (end->pos - from->pos <= most)
+		return *end;
+	petal_log_walk(log, &to, from->pos + most);
+	return to;
+}

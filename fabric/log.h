@@ -180,4 +180,28 @@ static inline uint64_t petal_log_run(const struct petal_log *log, uint64_t pos,
 	return end - pos < left ? end - pos : left;
 }
 
+/**
+ * petal_log_walk() - move over records that were accepted before
+ * @cursor: where a record starts; moved
+ * @to_pos: not beyond this
+ *
+ * Costs a look at each record's header.
+ */
+void petal_log_walk(const struct petal_log *log,
+		    struct petal_record_cursor *cursor, uint64_t to_pos);
+
+/**
+ * petal_log_batch() - how far the next batch of the journal reaches
+ * @from: where it begins
+ * @end: what there is to journal; accepted or validated
+ *
+ * Return: @end, or the end of a record within PETAL_LOG_BATCH_BYTES of @from
+ * (one record at least).
+ */
+struct petal_record_cursor
+petal_log_batch(const struct petal_log *log,
+		const struct petal_record_cursor *from,
+		const struct petal_record_cursor *end);
+#define PETAL_LOG_BATCH_BYTES (UINT64_C(4) << 20)
+
 #endif

@@ -26,12 +26,6 @@
 #define EXPIRE_IDLE_NS PETAL_MS(1000)
 #define BURY_NS PETAL_MS(1)
 
-static struct petal_record_durable *record_at(const struct petal_primary *p,
-					      uint64_t pos)
-{
-	return (void *)petal_log_at(p->log, pos);
-}
-
 /* Records. */
 
 /* A record that is refused keeps its place in the log, and nothing else. */
@@ -270,14 +264,7 @@ static bool is_prefix(const struct petal_primary *p,
 	if (theirs->epoch != p->accepted.epoch || theirs->lsn < at.lsn ||
 	    theirs->pos < at.pos || theirs->pos > p->accepted.pos)
 		return false;
-	while (at.pos < theirs->pos) {
-		const struct petal_record_durable *record =
-			record_at(p, at.pos);
-
-		at.pos += petal_record_extent(record->record.length);
-		at.lsn = record->lsn;
-		at.crc = record->hdr_crc;
-	}
+	petal_log_walk(p->log, &at, theirs->pos);
 	return at.pos == theirs->pos && at.lsn == theirs->lsn &&
 	       at.crc == theirs->crc;
 }
@@ -340,14 +327,17 @@ static void admit_learners(struct petal_primary *p)
 
 static void journal(struct petal_primary *p)
 {
+	struct petal_record_cursor to;
+
 	if (p->journal_busy || p->journal_frozen ||
 	    p->journaled_to.pos == p->accepted.pos)
 		return;
-	if (p->port.journal(p->port.self, &p->journaled_to, &p->accepted,
-			    p->trim_pos) < 0)
+	to = petal_log_batch(p->log, &p->journaled_to, &p->accepted);
+	if (p->port.journal(p->port.self, &p->journaled_to, &to, p->trim_pos) <
+	    0)
 		return;
 	p->journal_busy = true;
-	p->journaled_to = p->accepted;
+	p->journaled_to = to;
 }
 
 void petal_primary_journaled(struct petal_primary *p, uint64_t end_pos,
@@ -613,18 +603,7 @@ static void release(struct petal_primary *p)
 
 	if (to_pos < p->head.pos + least)
 		return;
-	while (p->head.pos < to_pos) {
-		const struct petal_record_durable *record =
-			record_at(p, p->head.pos);
-		uint64_t end = p->head.pos +
-			       petal_record_extent(record->record.length);
-
-		if (end > to_pos)
-			break;
-		p->head.pos = end;
-		p->head.lsn = record->lsn;
-		p->head.crc = record->hdr_crc;
-	}
+	petal_log_walk(p->log, &p->head, to_pos);
 	petal_mpsc_release(&p->log->ring, p->head.pos);
 	/* Producers that found the ring full sleep there too. */
 	petal_doorbell_ring(&p->log->marks->bell, INT_MAX);

@@ -9,9 +9,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "actors/batch.h"
 #include "fabric/txn.h"
 #include "shm/clock.h"
 #include "shm/error.h"
+
+static_assert(PETAL_BATCH_MAX <= PETAL_TXN_ACKS_MAX &&
+		      PETAL_OUTPUTS_MAX <= PETAL_TXN_PUTS_MAX,
+	      "what a worker forwards at once is one TXN");
 
 /* How long a waiter sleeps before it asks whether the node still lives. */
 #define ALIVE_NS PETAL_MS(100)

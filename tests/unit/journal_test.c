@@ -185,7 +185,8 @@ static int teardown(void **state)
 	petal_journal_close(f->journal);
 	for (unsigned int i = 0; i < RINGS; i++)
 		munmap(f->rings[i].data, f->rings[i].data_bytes);
-	petal_test_tmpdir_remove(f->dir);
+	if (f->dir)
+		petal_test_tmpdir_remove(f->dir);
 	free(f->history);
 	free(f);
 	return 0;
@@ -967,7 +968,7 @@ static void replay__what_lies_behind_a_torn_batch_never_comes_back(void **state)
 	f->journal = NULL;
 	open_expect(f, 0);
 	assert_int_equal(f->visited, 2);
-	/* Shorter than what was dropped, so that the third stays in the file. */
+	/* Shorter than what was dropped: the third stays in the file. */
 	append_done(f, &f->rings[0], 10);
 	reopen_expect(f, 0);
 	assert_int_equal(f->visited, 3);
@@ -976,7 +977,7 @@ static void replay__what_lies_behind_a_torn_batch_never_comes_back(void **state)
 	assert_int_equal(f->visited, 4);
 }
 
-/* Crash after crash, each with torn and whole batches that nobody waited for. */
+/* Crash after crash, each with torn batches and whole ones behind them. */
 static void replay__survives_one_torn_end_after_another(void **state)
 {
 	struct fixture *f = *state;
@@ -1194,7 +1195,7 @@ static void replay__damage_in_the_middle_is_reported(void **state)
 		memcpy(image, good, f->options.bytes);
 		memset(image + offset + BLOCK, 0, 512);
 		expect_damage(f, image, at, true);
-		/* A write that went elsewhere: whole, and in the wrong place. */
+		/* A write that went astray: whole, in the wrong place. */
 		memcpy(image, good, f->options.bytes);
 		memcpy(image + offset, good + batch_offset(f, good, 4),
 		       3 * BLOCK);
@@ -1872,7 +1873,7 @@ static void append__writes_what_the_other_engine_reads(void **state)
 }
 
 /* The half that the test with the other engine calls. */
-static int serve(const char *verb, char *dir)
+static int serve(const char *verb, const char *dir)
 {
 	void *state = NULL;
 	struct fixture *f;
@@ -1880,13 +1881,14 @@ static int serve(const char *verb, char *dir)
 	setup(&state);
 	f = state;
 	petal_test_tmpdir_remove(f->dir);
-	f->dir = dir;
+	/* Not ours to remove. */
+	f->dir = NULL;
 	f->options.dir = dir;
 	if (!strcmp(verb, "--write"))
 		sample_write(f);
 	else
 		sample_check(f);
-	return 0;
+	return teardown(&state);
 }
 
 #define journal_unit_test(name) \
