@@ -15,8 +15,6 @@
  *                                      itself, so it is never a stranger's
  *   a child ignores SIGTERM            the grace runs out, SIGKILL
  */
-#define _GNU_SOURCE 1
-
 #include "actors/supervisor.h"
 
 #include <assert.h>

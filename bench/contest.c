@@ -10,8 +10,6 @@
  * signal ends it after the present round trip, with the servers waited for; a
  * second one ends it where it stands, and the servers with it.
  */
-#define _GNU_SOURCE 1
-
 #include "bench/contest.h"
 
 #include <errno.h>

@@ -10,8 +10,6 @@
  * Sleeping rows block in recv(); spinning rows call it again and again with
  * MSG_DONTWAIT. TCP_NODELAY is on, or Nagle would be measured.
  */
-#define _GNU_SOURCE 1
-
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>

@@ -35,8 +35,6 @@
  * header refers to. The disk forgets or changes what was durable: replay stops.
  */
 
-#define _GNU_SOURCE
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

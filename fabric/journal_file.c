@@ -10,8 +10,6 @@
  * it the lock, until it is done.
  */
 
-#define _GNU_SOURCE
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -11,8 +11,6 @@
  * of them reached the disk.
  */
 
-#define _GNU_SOURCE
-
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>

@@ -16,8 +16,6 @@
  * header that is written from now on leads to them.
  */
 
-#define _GNU_SOURCE
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

@@ -29,8 +29,6 @@
  * that says anything but the full length is a failure for good.
  */
 
-#define _GNU_SOURCE
-
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>

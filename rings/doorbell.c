@@ -1,6 +1,3 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE 1
-
 #include "rings/doorbell.h"
 
 #include <errno.h>
@@ -44,18 +41,18 @@ static long futex(_Atomic uint32_t *word, int operation, uint32_t value,
 uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell)
 {
 	/* [SEEN] Acquire: what rang before this number, we shall test. */
-	uint32_t seen = atomic_load_explicit(&doorbell->sequence,
-					     memory_order_acquire);
-	uint32_t armed = atomic_load_explicit(&doorbell->armed,
-					      memory_order_relaxed);
+	uint32_t seen =
+		atomic_load_explicit(&doorbell->sequence, memory_order_acquire);
+	uint32_t armed =
+		atomic_load_explicit(&doorbell->armed, memory_order_relaxed);
 
 	/*
 	 * [ARM] Release: the sequence was taken before, so that whoever
 	 * answers this arm moves it on from what we have seen.
 	 */
 	while (!atomic_compare_exchange_weak_explicit(
-		&doorbell->armed, &armed, (armed | 1) + 2,
-		memory_order_acq_rel, memory_order_relaxed))
+		&doorbell->armed, &armed, (armed | 1) + 2, memory_order_acq_rel,
+		memory_order_relaxed))
 		;
 	petal_doorbell_fence();
 	return seen;
@@ -69,14 +66,13 @@ uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell)
 static bool answer(struct petal_doorbell *doorbell, uint32_t *ret_armed)
 {
 	/* [ARM] Acquire: the waiter took its sequence before we move it. */
-	uint32_t armed = atomic_load_explicit(&doorbell->armed,
-					      memory_order_acquire);
+	uint32_t armed =
+		atomic_load_explicit(&doorbell->armed, memory_order_acquire);
 
 	if (!(armed & 1))
 		return false;
 	/* [SEEN] Release: who sees this number sees what we rang for. */
-	atomic_fetch_add_explicit(&doorbell->sequence, 1,
-				  memory_order_release);
+	atomic_fetch_add_explicit(&doorbell->sequence, 1, memory_order_release);
 	*ret_armed = armed;
 	return true;
 }

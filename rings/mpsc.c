@@ -39,7 +39,8 @@
 static bool shape_is_valid(uint64_t data_bytes, uint32_t owners,
 			   uint32_t reserve_bytes)
 {
-	return data_bytes >= 4096 && data_bytes <= PETAL_RECORD_RING_BYTES_MAX &&
+	return data_bytes >= 4096 &&
+	       data_bytes <= PETAL_RECORD_RING_BYTES_MAX &&
 	       (data_bytes & (data_bytes - 1)) == 0 && owners >= 1 &&
 	       owners <= PETAL_MPSC_OWNERS_MAX &&
 	       reserve_bytes <= data_bytes / 2 - PETAL_RECORD_ALIGN;
@@ -94,8 +95,8 @@ static int shape_load(struct petal_mpsc_shared *shared,
 	    PETAL_MPSC_LAYOUT)
 		return -PETAL_EVERSION;
 	*ret_geometry = (struct petal_mpsc_geometry){
-		.data_bytes = __atomic_load_n(&shared->data_bytes,
-					      __ATOMIC_RELAXED),
+		.data_bytes =
+			__atomic_load_n(&shared->data_bytes, __ATOMIC_RELAXED),
 		.owners = __atomic_load_n(&shared->owners, __ATOMIC_RELAXED),
 		.reserve_bytes = __atomic_load_n(&shared->reserve_bytes,
 						 __ATOMIC_RELAXED),
@@ -150,9 +151,10 @@ int petal_mpsc_attach(void *header, uint64_t header_bytes, void *data,
 static void lines_zero(struct petal_mpsc *ring, uint64_t from_pos,
 		       uint64_t to_pos)
 {
-	for (uint64_t pos = from_pos; pos != to_pos; pos += PETAL_RECORD_ALIGN) {
-		uint64_t *line = (uint64_t *)(void *)petal_mpsc_record(ring,
-								       pos);
+	for (uint64_t pos = from_pos; pos != to_pos;
+	     pos += PETAL_RECORD_ALIGN) {
+		uint64_t *line =
+			(uint64_t *)(void *)petal_mpsc_record(ring, pos);
 
 		__atomic_store_n(&line[0], 0, __ATOMIC_RELEASE);
 		__atomic_store_n(&line[1], 0, __ATOMIC_RELEASE);
@@ -240,8 +242,8 @@ static int wishes_load(struct repair *repair)
 	struct petal_mpsc *ring = repair->ring;
 
 	/* [CLAIM] Acquire: whoever moved the tail has its intent readable. */
-	repair->tail = atomic_load_explicit(&ring->shared->tail,
-					    memory_order_acquire);
+	repair->tail =
+		atomic_load_explicit(&ring->shared->tail, memory_order_acquire);
 	repair->wish_count = 0;
 	for (uint32_t owner = 0; owner < ring->owners; owner++) {
 		struct petal_mpsc_place place;
@@ -363,8 +365,7 @@ static int gap_fill(struct repair *repair, uint64_t gap)
 	if (!wish)
 		return -PETAL_ECORRUPT;
 	if (wish->pos != gap) {
-		petal_mpsc_pad(repair->ring, wish->owner, gap,
-			       wish->pos - gap);
+		petal_mpsc_pad(repair->ring, wish->owner, gap, wish->pos - gap);
 		return 0;
 	}
 	return petal_mpsc_pad(repair->ring, wish->owner, gap, wish->end - gap);
@@ -416,8 +417,8 @@ int petal_mpsc_repair(struct petal_mpsc *ring, uint64_t from_pos,
 		uint64_t commit = atomic_load_explicit(
 			&petal_mpsc_record(ring, pos)->commit,
 			memory_order_acquire);
-		int outcome = commit ? named_settle(&repair, &pos, commit) :
-				       gap_fill(&repair, pos);
+		int outcome = commit ? named_settle(&repair, &pos, commit)
+				     : gap_fill(&repair, pos);
 
 		if (outcome < 0)
 			return outcome;

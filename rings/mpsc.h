@@ -89,11 +89,11 @@
 #define PETAL_MPSC_NOWHERE UINT64_MAX
 
 struct petal_mpsc_geometry {
-	uint64_t data_bytes; /* a power of two, 4 KiB to 1 TiB */
-	uint32_t owners;     /* 1 to PETAL_MPSC_OWNERS_MAX */
+	uint64_t data_bytes;    /* a power of two, 4 KiB to 1 TiB */
+	uint32_t owners;        /* 1 to PETAL_MPSC_OWNERS_MAX */
 	uint32_t reserve_bytes; /* room that only owner 0 may claim; at most
 				 * half of data_bytes, less one line */
-	uint64_t start_pos; /* of the first record; a multiple of 64 */
+	uint64_t start_pos;     /* of the first record; a multiple of 64 */
 };
 
 struct petal_mpsc_shared; /* what lies in the memory: mpsc_inl.h */
@@ -105,8 +105,8 @@ struct petal_mpsc {
 	uint8_t *data;
 	uint64_t data_bytes;
 	uint64_t room_bytes; /* what this owner may fill */
-	uint64_t head_seen; /* the last look at head, for claim */
-	uint64_t tail_seen; /* the last look at tail, for peek */
+	uint64_t head_seen;  /* the last look at head, for claim */
+	uint64_t tail_seen;  /* the last look at tail, for peek */
 	uint32_t owners;
 	uint32_t owner;
 	uint32_t reserve_bytes;
@@ -115,8 +115,8 @@ struct petal_mpsc {
 
 struct petal_mpsc_claim {
 	struct petal_record *record;
-	uint64_t pos; /* of the record */
-	uint64_t end; /* where the next record starts */
+	uint64_t pos;    /* of the record */
+	uint64_t end;    /* where the next record starts */
 	uint64_t commit; /* what publish swaps from */
 };
 
@@ -135,8 +135,7 @@ uint64_t petal_mpsc_bytes(const struct petal_mpsc_geometry *geometry);
  *
  * Return: 0, or -EINVAL for a shape out of range.
  */
-int petal_mpsc_format(void *header,
-		      const struct petal_mpsc_geometry *geometry);
+int petal_mpsc_format(void *header, const struct petal_mpsc_geometry *geometry);
 
 /**
  * petal_mpsc_attach() - look at a ring that another process may have made

@@ -113,8 +113,8 @@ static inline int petal_mpsc_look(struct petal_mpsc *ring, uint64_t *tail)
 	 * [DRAIN] Acquire: the lines that it freed are zero, and the tail that
 	 * we load next is not behind this head.
 	 */
-	ring->head_seen = atomic_load_explicit(&ring->shared->head,
-					       memory_order_acquire);
+	ring->head_seen =
+		atomic_load_explicit(&ring->shared->head, memory_order_acquire);
 	/* [DRAIN] Acquire: the second look at head comes after this one. */
 	*tail = atomic_load_explicit(&ring->shared->tail, memory_order_acquire);
 	if (*tail - ring->head_seen <= ring->data_bytes &&
@@ -177,8 +177,8 @@ static inline bool petal_mpsc_name(struct petal_record *record, uint64_t commit)
 }
 
 /* Fill what is left over before the end of the ring, or a gap. */
-static inline bool petal_mpsc_pad(const struct petal_mpsc *ring,
-				  uint32_t owner, uint64_t pos, uint64_t bytes)
+static inline bool petal_mpsc_pad(const struct petal_mpsc *ring, uint32_t owner,
+				  uint64_t pos, uint64_t bytes)
 {
 	struct petal_record *record = petal_mpsc_record(ring, pos);
 
@@ -254,14 +254,13 @@ static inline int petal_mpsc_settle(const struct petal_mpsc *ring,
 				    enum petal_record_state state)
 {
 	uint64_t expected = claim->commit;
-	uint64_t commit = petal_mpsc_commit(ring, state, ring->owner,
-					    claim->pos);
+	uint64_t commit =
+		petal_mpsc_commit(ring, state, ring->owner, claim->pos);
 
 	/* [FILL] Release: the consumer sees all that we wrote, or nothing. */
-	if (atomic_compare_exchange_strong_explicit(&claim->record->commit,
-						    &expected, commit,
-						    memory_order_release,
-						    memory_order_relaxed))
+	if (atomic_compare_exchange_strong_explicit(
+		    &claim->record->commit, &expected, commit,
+		    memory_order_release, memory_order_relaxed))
 		return 0;
 	return -ESTALE;
 }
@@ -279,8 +278,8 @@ static inline int petal_mpsc_abort(struct petal_mpsc *ring,
 }
 
 /* Nothing of this lap at a position: is anybody on the way? */
-static inline int petal_mpsc_peek_unnamed(struct petal_mpsc *ring,
-					  uint64_t pos, uint64_t commit)
+static inline int petal_mpsc_peek_unnamed(struct petal_mpsc *ring, uint64_t pos,
+					  uint64_t commit)
 {
 	ring->tail_seen = petal_mpsc_tail(ring);
 	if (pos == ring->tail_seen)
@@ -318,8 +317,8 @@ static inline int petal_mpsc_peek(struct petal_mpsc *ring, uint64_t pos,
 {
 	struct petal_record *record = petal_mpsc_record(ring, pos);
 	/* [FILL] Acquire: whoever published is done with every byte. */
-	uint64_t commit = atomic_load_explicit(&record->commit,
-					       memory_order_acquire);
+	uint64_t commit =
+		atomic_load_explicit(&record->commit, memory_order_acquire);
 	enum petal_record_state state = petal_record_state(commit);
 	uint32_t length, type;
 
@@ -338,9 +337,9 @@ static inline int petal_mpsc_peek(struct petal_mpsc *ring, uint64_t pos,
 		.pos = pos,
 		.end = pos + petal_record_extent(length),
 		.length = length,
-		.type = state == PETAL_RECORD_ABANDONED ?
-				PETAL_RECORD_TYPE_PADDING :
-				type,
+		.type = state == PETAL_RECORD_ABANDONED
+				? PETAL_RECORD_TYPE_PADDING
+				: type,
 		.owner = petal_record_owner(commit),
 	};
 	return 0;
@@ -359,8 +358,8 @@ static inline uint64_t petal_mpsc_tail(const struct petal_mpsc *ring)
 static inline uint64_t petal_mpsc_backlog(const struct petal_mpsc *ring)
 {
 	/* [DRAIN] Acquire: the tail that we load next is not behind it. */
-	uint64_t head = atomic_load_explicit(&ring->shared->head,
-					     memory_order_acquire);
+	uint64_t head =
+		atomic_load_explicit(&ring->shared->head, memory_order_acquire);
 	uint64_t tail = petal_mpsc_tail(ring);
 
 	/* The consumer may have drained much between the two loads. */

@@ -131,6 +131,11 @@ static inline uint32_t petal_record_owner(uint64_t commit)
  * @record: the record, in the primary's memory
  * @cursor: where the log ends; moved past the record
  *
+ * An abandoned record becomes padding in the log: its type is set, and what
+ * its producer may have left in queue, session, sequence, flags and
+ * payload_crc is cleared. The length is taken as it stands, so it must have
+ * been checked, and be at least that of the envelope.
+ *
  * Threads: the one replicator of the ring.
  */
 void petal_record_stamp(struct petal_record_durable *record,
@@ -147,7 +152,8 @@ void petal_record_stamp(struct petal_record_durable *record,
  *
  * Return: 0 when valid; 1 when it is not there yet (another lsn or epoch, or a
  * CRC that does not match: half of it may have landed); -PETAL_ECORRUPT when
- * lsn, epoch and header CRC are right but the length leaves @bytes_left.
+ * lsn, epoch and header CRC are right but the length leaves @bytes_left or does
+ * not even hold the envelope.
  */
 int petal_record_check(const void *bytes, uint64_t bytes_left,
 		       struct petal_record_cursor *cursor);

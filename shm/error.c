@@ -1,6 +1,3 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE 1
-
 #include "shm/error.h"
 
 #include <limits.h>

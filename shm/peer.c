@@ -8,8 +8,6 @@
  * is dead. What goes wrong on the way without an answer from the kernel, such
  * as a /proc that hides others, is reported as it is and proves nothing.
  */
-#define _GNU_SOURCE 1
-
 #include "shm/peer.h"
 
 #include <errno.h>

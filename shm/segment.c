@@ -12,8 +12,6 @@
  * seals, its size, how much of it exists); the header is read once, by pread(),
  * which cannot fault, into memory of our own; and only then is it mapped.
  */
-#define _GNU_SOURCE 1
-
 #include "shm/segment.h"
 
 #include <errno.h>

@@ -11,10 +11,6 @@
  * file.
  */
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE 1
-#endif
-
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>

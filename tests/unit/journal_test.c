@@ -16,8 +16,6 @@
  * takes them elsewhere. TMPDIR chooses the file system.
  */
 
-#define _GNU_SOURCE
-
 #include "tests/check.h"
 
 #include <fcntl.h>

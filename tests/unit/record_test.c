@@ -242,8 +242,8 @@ static void check__names_a_length_that_leaves_the_ring(void **state)
 	assert_outcome(petal_record_check(record, 576, &f->reader), 0);
 }
 
-static void check__refuses_a_stamped_record_shorter_than_its_envelope(
-	void **state)
+static void
+check__refuses_a_stamped_record_shorter_than_its_envelope(void **state)
 {
 	struct fixture *f = *state;
 	struct petal_record_durable *record = fill(f, 0, 0, 1);

@@ -8,7 +8,6 @@
  * Harder: PETAL_TEST_ROUNDS=5000000 registry_fsm_test, under ASan and UBSan;
  * PETAL_TEST_SEED=N for another run.
  */
-#define _GNU_SOURCE
 #include "tests/check.h"
 
 #include "fabric/registry_fsm.h"

@@ -12,7 +12,6 @@
  * Harder: PETAL_TEST_ROUNDS=50 registry_test kills the leader so many times;
  * under TSan with TSAN_OPTIONS=suppressions=tests/tsan.supp.
  */
-#define _GNU_SOURCE
 #include "tests/check.h"
 
 #include <arpa/inet.h>
