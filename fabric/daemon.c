@@ -168,6 +168,9 @@ static int say_registry(const struct daemon *d, const char *dir, int err)
 			    own_registry(&d->config), err);
 	if (err == -EBUSY)
 		why = "another petald holds it";
+	else if (err == -EINVAL &&
+		 d->config.node_count > PETAL_REGISTRY_VOTERS_MAX)
+		why = "more nodes than have a vote in it are not supported";
 	else if (err == -EINVAL)
 		why = "it was begun with another list of nodes, or an address "
 		      "is none";

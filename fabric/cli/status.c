@@ -94,6 +94,7 @@ static int64_t number(const json_t *object, const char *key)
 static int print_json(json_t *answer)
 {
 	json_object_del(answer, "ok");
+	json_object_del(answer, "id");
 	json_dumpf(answer, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
 	putchar('\n');
 	return 0;
