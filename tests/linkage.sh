@@ -11,7 +11,7 @@ loader=${2:?the program that loads it}
 sanitizer=${3:-none}
 
 if [[ $sanitizer != none ]]; then
-	echo "skipped: a sanitizer adds libraries and handlers of its own"
+	echo "a sanitizer adds libraries and handlers of its own"
 	exit 77
 fi
 

@@ -221,6 +221,13 @@ static int wait_attached(struct demo *demo)
 			 demo->petals[0].name, petal_strerror(err));
 }
 
+/* The node's own sentence, if it had one. */
+static const char *reason(const struct demo *demo, int err)
+{
+	return demo->node.error[0] != '\0' ? demo->node.error :
+					     petal_strerror(err);
+}
+
 static int create_ring(struct demo *demo)
 {
 	static const struct petal_node_queue queues[] = {
@@ -243,7 +250,7 @@ static int create_ring(struct demo *demo)
 			   petal_supervisor_fd(demo->petals_supervisor),
 			   LOOK_NS);
 	} while (petal_clock_now_ns() < end_ns);
-	return demo_fail(demo, "cannot make the ring: %s", demo->node.error);
+	return demo_fail(demo, "cannot make the ring: %s", reason(demo, err));
 }
 
 int demo_petals_open(struct demo *demo)
@@ -270,7 +277,7 @@ int demo_petals_open(struct demo *demo)
 	err = petal_ring_open(&demo->node, DEMO_RING, &demo->ring);
 	if (err < 0)
 		return demo_fail(demo, "cannot open the ring: %s",
-				 demo->node.error);
+				 reason(demo, err));
 	demo->opened = true;
 	return 0;
 }

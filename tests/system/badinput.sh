@@ -7,6 +7,7 @@
 set -euo pipefail
 
 petal=${1:?the petal program}
+petald=${petal%/*}/petald
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/system/sandbox.sh
 source "$here/sandbox.sh"
@@ -71,14 +72,14 @@ status_without_a_node_says_so() {
 
 input_that_is_not_there() {
 	demo --input "$sandbox/no-such-file"
-	refused 'missing input' 2 "$sandbox/no-such-file"
+	refused 'missing input' 1 "$sandbox/no-such-file"
 	demo --input "$sandbox"
-	refused 'a directory as input' 2 "$sandbox"
+	refused 'a directory as input' 1 "$sandbox"
 }
 
 unknown_provider() {
 	demo --input "$input" --provider pigeon
-	refused 'unknown provider' 2 pigeon
+	refused 'unknown provider' 1 pigeon
 }
 
 # Root may write almost anywhere, but not under a file.
@@ -87,8 +88,39 @@ directory_that_cannot_be_written() {
 	refused 'directory under a file' 1 "$input/petals"
 }
 
+# A fabric of one node: node_config FILE DIR FABRIC-PORT REGISTRY-PORT.
+node_config() {
+	[[ -f $sandbox/key ]] || (
+		umask 077
+		od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n' >"$sandbox/key"
+		echo >>"$sandbox/key"
+	)
+	cat >"$1" <<-END
+		[petal]
+		cluster = badinput
+		node = 1
+		dir = $2
+		key = $sandbox/key
+		provider = tcp
+		journal_bytes = 16M
+
+		[node 1]
+		name = a
+		domain = here
+		fabric = 127.0.0.1:$3
+		registry = 127.0.0.1:$4
+	END
+}
+
+free_port() {
+	python3 -c '
+import socket
+with socket.create_server(("127.0.0.1", 0)) as s:
+    print(s.getsockname()[1])'
+}
+
 port_in_use() {
-	local port listening
+	local port listening config=$sandbox/port.conf
 	coproc listener {
 		exec python3 -c '
 import socket, sys
@@ -97,48 +129,89 @@ print(s.getsockname()[1], flush=True)
 sys.stdin.read()'
 	}
 	read -r port <&"${listener[0]}"
-	demo --input "$input" --port "$port"
-	refused 'port in use' 1 "$port"
+
+	node_config "$config" "$sandbox/port-1" "$port" "$(free_port)"
+	run "$petald" --config "$config"
+	refused "the fabric's port in use" 1 "$port"
+	node_config "$config" "$sandbox/port-2" "$(free_port)" "$port"
+	run "$petald" --config "$config"
+	refused "the registry's port in use" 1 "$port"
+
 	listening=${listener[1]}
 	exec {listening}>&-
 }
 
-# The version is the number after the magic, in each copy of the superblock.
+configuration_with_a_typing_mistake() {
+	local config=$sandbox/mistake.conf
+	node_config "$config" "$sandbox/mistake" 1 2
+	sed -i 's/^provider/provder/' "$config"
+	run "$petald" --config "$config"
+	refused 'a typing mistake' 1 provder
+	run "$petald" --config "$sandbox/no-such.conf"
+	refused 'no configuration' 1 "$sandbox/no-such.conf"
+	run "$petald"
+	refused 'no --config' 2 --config
+}
+
+# Gives each superblock a version from the future. What every format keeps is
+# the magic, the version behind it, and CRC-32C in the last bytes of the block.
 age_journal() {
 	python3 - "$1" <<'END'
 import sys
 
-MAGIC_BYTES = 8
-SUPERBLOCKS_BYTES = 64 * 1024
+BLOCK_BYTES = 4096
+COPIES = 4
+
+
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
 
 with open(sys.argv[1], "r+b") as journal:
-    start = journal.read(SUPERBLOCKS_BYTES)
-    magic = start[:MAGIC_BYTES]
-    at = start.find(magic)
-    while at >= 0:
-        journal.seek(at + MAGIC_BYTES)
-        journal.write((4242).to_bytes(4, "little"))
-        at = start.find(magic, at + 1)
+    for copy in range(COPIES):
+        journal.seek(copy * BLOCK_BYTES)
+        block = bytearray(journal.read(BLOCK_BYTES))
+        block[8:12] = (4242).to_bytes(4, "little")
+        block[-4:] = crc32c(block[:-4]).to_bytes(4, "little")
+        journal.seek(copy * BLOCK_BYTES)
+        journal.write(block)
 END
 }
 
+# Lets a node run until it says that it is ready, then asks it to stop.
+run_until_ready() {
+	local pid word='' ended=0
+	mkfifo "$sandbox/ready"
+	(inside timeout -k 5 "$LIMIT_S" "$petald" --config "$1" --ready-fd 3) \
+		3>"$sandbox/ready" 2>"$sandbox/stderr" &
+	pid=$!
+	read -r word <"$sandbox/ready" || :
+	kill -TERM "$pid" 2>/dev/null || :
+	wait "$pid" || ended=$?
+	rm "$sandbox/ready"
+	[[ $word == ready ]] && ((ended == 0 || ended == 124))
+}
+
 journal_of_another_version() {
-	local journal dir=$sandbox/kept
-	demo --input "$input" --dir "$dir"
-	((status == 0)) || {
-		complain "a demo with --dir: exit $status:" \
-			"$(cat "$sandbox/stderr")"
+	local journal config=$sandbox/old.conf dir=$sandbox/old
+	node_config "$config" "$dir" "$(free_port)" "$(free_port)"
+	run_until_ready "$config" || {
+		complain "a node of its own: $(cat "$sandbox/stderr")"
 		return
 	}
-	mkdir -p "$dir"
-	journal=$(find "$dir" -name journal.0 | sort | head -n 1)
+	journal=$(find "$dir" -name journal.0)
 	[[ -f $journal ]] || {
-		complain "--dir kept no journal"
+		complain "a node without a journal"
 		return
 	}
 	age_journal "$journal"
-	demo --input "$input" --dir "$dir"
-	refused 'journal of another version' 1 4242
+	run "$petald" --config "$config"
+	refused 'journal of another version' 1 version
 }
 
 # A disk of 1 MiB, in a mount namespace of its own, checked before it goes.
@@ -167,6 +240,7 @@ status_without_a_node_says_so
 input_that_is_not_there
 unknown_provider
 directory_that_cannot_be_written
+configuration_with_a_typing_mistake
 port_in_use
 journal_of_another_version
 full_disk

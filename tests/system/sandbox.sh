@@ -17,10 +17,18 @@ inside() {
 		TMPDIR="$sandbox_tmp" "$@"
 }
 
-# Prints the pids of what runs inside. What has ended has no environment.
+# Prints the pids of what runs inside. What has ended has no environment, and
+# that of petald is for root's eyes only: its command line names our directory.
 running() {
-	grep -lzxF "PETAL_TEST_RUN=$sandbox_id" /proc/[0-9]*/environ \
-		2>/dev/null | tr -dc '0-9\n' || :
+	{
+		grep -lzxF "PETAL_TEST_RUN=$sandbox_id" \
+			/proc/[0-9]*/environ 2>/dev/null
+		grep -lzF "$sandbox/" /proc/[0-9]*/cmdline 2>/dev/null |
+			while IFS=/ read -r _ _ pid _; do
+				[[ $(cat "/proc/$pid/comm") != petald ]] ||
+					echo "/proc/$pid/cmdline"
+			done 2>/dev/null
+	} | tr -dc '0-9\n' | sort -un
 }
 
 # How many of those are programs of this name.
