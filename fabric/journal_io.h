@@ -10,8 +10,9 @@
 /**
  * DOC: journal_io - how the journal's bytes reach the disk
  *
- * Private to journal.c. journal_uring.c and journal_posix.c implement it, meson
- * links one of them, and the files that they write are the same.
+ * Private to the journal's own files. journal_uring.c and journal_posix.c
+ * implement it, meson links one of them, and the files that they write are the
+ * same.
  *
  * One write is up to three pieces of memory that go to consecutive bytes of the
  * file. It is complete when all of them are on stable media, or when one of

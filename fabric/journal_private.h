@@ -11,11 +11,13 @@
 #include "fabric/journal_io.h"
 
 /**
- * DOC: journal_private - what the journal's three files share
+ * DOC: journal_private - what the journal's five files share
  *
  * journal_file.c makes, locks and identifies the file; journal_replay.c reads
- * it once; journal.c runs it. Here are the bytes on the disk, which move only
- * together with PETAL_JOURNAL_VERSION, and the state in memory.
+ * it once; journal.c runs it, with journal_space.c, which keeps the table of
+ * batches and knows what room is left, and journal_batch.c, which puts a batch
+ * together. Here are the bytes on the disk, which move only together with
+ * PETAL_JOURNAL_VERSION, and the state in memory.
  */
 
 #define HEADER_MAGIC UINT64_C(0x6863746162706a11)
@@ -30,6 +32,9 @@ enum {
 	BOUNCE_BYTES = BOUNCE_BLOCKS * BLOCK,
 	HEADER_NOTE = 1,
 	RING_NONE = UINT16_MAX,
+	/* Registered buffers: the bounce blocks, then an area per ring. */
+	BOUNCE_BUFFER = 0,
+	AREA_BUFFER = 1,
 };
 
 struct journal_header {
@@ -130,6 +135,7 @@ struct petal_journal {
 	uint64_t file_bytes;
 	uint64_t range_bytes_max;
 
+	/* The table of batches; journal_space.c says what its marks mean. */
 	struct journal_entry *entries;
 	uint64_t entries_max;
 	uint64_t first;
@@ -164,6 +170,11 @@ struct petal_journal {
 static inline uint64_t min_u64(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
+}
+
+static inline uint64_t journal_area_bytes(const struct petal_journal *journal)
+{
+	return journal->file_bytes - AREA_OFFSET;
 }
 
 static inline struct journal_entry *
@@ -204,13 +215,42 @@ void petal_journal_file_close(struct petal_journal *journal);
 int petal_journal_file_read(int fd, void *bytes, uint64_t length,
 			    uint64_t offset);
 
-/* journal.c: what replay fills the tables with. */
+/* journal.c: what replay fills the table of rings with; NULL if it is full. */
 struct journal_ring *petal_journal_ring_add(struct petal_journal *journal,
 					    uint64_t id);
+
+/* journal_space.c: add what @header describes at "end". */
 void petal_journal_entry_add(struct petal_journal *journal,
 			     const struct journal_header *header, uint16_t ring,
 			     unsigned int slot);
+
+/* Move "oldest" over what nobody needs, and the mark for the next header. */
 void petal_journal_oldest_advance(struct petal_journal *journal);
+uint64_t petal_journal_oldest_sequence(const struct petal_journal *journal);
+
+/* What is taken, and how much of that waits only for a durable mark. */
+uint64_t petal_journal_used_bytes(const struct petal_journal *journal);
+uint64_t petal_journal_reclaimable_bytes(const struct petal_journal *journal);
+
+/* Room for @length bytes, and for a note behind them if @keep_note. */
+bool petal_journal_space_find(const struct petal_journal *journal,
+			      uint64_t length, bool keep_note,
+			      uint64_t *ret_offset);
+
+/* The batch at @index is durable, hence what its mark gives up is free. */
+void petal_journal_space_release(struct petal_journal *journal, uint64_t index);
+
+/* journal_batch.c: how a range is cut. */
 struct journal_shape petal_journal_shape(uint64_t from, uint64_t to);
+
+/* Write the batch of @range, which was checked, at @offset, which is free. */
+void petal_journal_batch_submit(struct petal_journal *journal,
+				struct journal_ring *ring,
+				const struct petal_journal_range *range,
+				const struct journal_shape *shape,
+				uint64_t offset);
+
+/* Write a batch without bytes, to carry the marks; false if there is no room. */
+bool petal_journal_note_submit(struct petal_journal *journal, bool keep_note);
 
 #endif

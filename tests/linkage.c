@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Loads the library named on the command line, the way a host program loads
  * a plug-in, and says whether that changed what any signal does. A library
