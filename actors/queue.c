@@ -21,17 +21,21 @@
 #define OWNER_BITS 12
 #define GENERATION_SHIFT 16
 #define HINT_ORDINAL_MASK ((UINT64_C(1) << 48) - 1)
+/* A deadline carries so much of its lease's generation in its low bits. */
+#define DEADLINE_MASK UINT64_C(0xff)
 
 struct petal_queue_slot {
 	_Atomic uint64_t word;
-	_Atomic uint64_t deadline_ns; /* 0: not set yet */
-	uint64_t ordinal;
-	uint64_t lsn;
-	uint64_t pos;
-	uint32_t index;
-	uint32_t offset;
-	uint32_t length;
-	uint32_t leases; /* how often handed out, for this message */
+	_Atomic uint64_t deadline; /* of the lease that its low bits name */
+
+	/* The keeper writes. A taker that lost its lease may still read. */
+	_Atomic uint64_t ordinal;
+	_Atomic uint64_t lsn;
+	_Atomic uint64_t pos;
+	_Atomic uint32_t index;
+	_Atomic uint32_t offset;
+	_Atomic uint32_t length;
+	_Atomic uint32_t put_generation; /* low bits, before the first lease */
 	uint64_t settled_pos;
 };
 static_assert(sizeof(struct petal_queue_slot) == 64, "layout");
@@ -204,6 +208,67 @@ static bool lease_slot(struct petal_queue_slot *slot, uint32_t owner,
 	return true;
 }
 
+static bool deadline_is_of(uint64_t deadline, uint64_t word)
+{
+	return deadline != 0 &&
+	       ((deadline ^ generation_of(word)) & DEADLINE_MASK) == 0;
+}
+
+/*
+ * The deadline of a lease, set now unless somebody has. What an earlier lease
+ * left carries another generation, so nobody has to wipe it out, and whoever
+ * comes too late cannot wipe out a later one's.
+ */
+static uint64_t deadline_set(struct petal_queue_slot *slot, uint64_t word,
+			     uint64_t deadline_ns)
+{
+	uint64_t next = ((deadline_ns + DEADLINE_MASK) & ~DEADLINE_MASK) |
+			(generation_of(word) & DEADLINE_MASK);
+	uint64_t seen = atomic_load_explicit(&slot->deadline,
+					     memory_order_acquire);
+
+	/* If the lease has ended since, what we saw may be the next one's. */
+	if (!deadline_is_of(seen, word) &&
+	    atomic_load_explicit(&slot->word, memory_order_relaxed) == word &&
+	    atomic_compare_exchange_strong_explicit(&slot->deadline, &seen,
+						    next, memory_order_acq_rel,
+						    memory_order_relaxed))
+		seen = next;
+	return seen & ~DEADLINE_MASK;
+}
+
+/*
+ * Read what the lease is for. Returns false when it has ended meanwhile: then
+ * the slot may hold another message, or half of one.
+ */
+static bool describe(struct petal_queue_slot *slot, uint64_t word,
+		     struct petal_queue_item *ret_item, uint64_t *ret_ordinal,
+		     uint32_t *ret_redelivered)
+{
+	/* [REUSE] Acquire: if any of these is newer, so is the word. */
+	struct petal_queue_item item = {
+		.lsn = atomic_load_explicit(&slot->lsn, memory_order_acquire),
+		.pos = atomic_load_explicit(&slot->pos, memory_order_acquire),
+		.index = atomic_load_explicit(&slot->index,
+					      memory_order_acquire),
+		.offset = atomic_load_explicit(&slot->offset,
+					       memory_order_acquire),
+		.length = atomic_load_explicit(&slot->length,
+					       memory_order_acquire),
+	};
+	uint64_t ordinal = atomic_load_explicit(&slot->ordinal,
+						memory_order_acquire);
+	uint32_t generation = atomic_load_explicit(&slot->put_generation,
+						   memory_order_acquire);
+
+	if (atomic_load_explicit(&slot->word, memory_order_relaxed) != word)
+		return false;
+	*ret_item = item;
+	*ret_ordinal = ordinal;
+	*ret_redelivered = (uint32_t)generation_of(word) - generation - 1;
+	return true;
+}
+
 int petal_queue_take(struct petal_queue *queue, uint32_t owner, uint64_t now_ns,
 		     struct petal_queue_item *ret_item,
 		     struct petal_queue_lease *ret_lease,
@@ -212,7 +277,7 @@ int petal_queue_take(struct petal_queue *queue, uint32_t owner, uint64_t now_ns,
 	struct petal_queue_shared *shared = queue->shared;
 	uint32_t clerk = atomic_load_explicit(&shared->owner,
 					      memory_order_relaxed);
-	uint64_t hint, at, low, end, unset = 0, word = 0;
+	uint64_t hint, at, low, end, word = 0;
 	struct petal_queue_slot *slot;
 
 	if (clerk != 0 && clerk != owner)
@@ -229,20 +294,12 @@ int petal_queue_take(struct petal_queue *queue, uint32_t owner, uint64_t now_ns,
 		if (!lease_slot(slot, owner, &word))
 			continue;
 		/* The keeper may have set it already, if we were stopped. */
-		atomic_compare_exchange_strong_explicit(
-			&slot->deadline_ns, &unset, now_ns + queue->lease_ns,
-			memory_order_relaxed, memory_order_relaxed);
+		deadline_set(slot, word, now_ns + queue->lease_ns);
 		raise_hint(queue, hint, at + 1);
-		*ret_item = (struct petal_queue_item){
-			.lsn = slot->lsn,
-			.pos = slot->pos,
-			.index = slot->index,
-			.offset = slot->offset,
-			.length = slot->length,
-		};
-		ret_lease->ordinal = slot->ordinal;
+		if (!describe(slot, word, ret_item, &ret_lease->ordinal,
+			      ret_redelivered))
+			continue;
 		ret_lease->word = word;
-		*ret_redelivered = slot->leases++;
 		return 0;
 	}
 	return 1;
@@ -253,9 +310,9 @@ static bool return_slot(struct petal_queue *queue,
 			struct petal_queue_slot *slot, uint64_t word)
 {
 	uint64_t ready = word_of(PETAL_QUEUE_READY, 0, generation_of(word));
-	uint64_t ordinal = slot->ordinal;
+	uint64_t ordinal = atomic_load_explicit(&slot->ordinal,
+						memory_order_relaxed);
 
-	atomic_store_explicit(&slot->deadline_ns, 0, memory_order_relaxed);
 	/* [BACK] Release: whatever the holder did with it is over. */
 	if (!atomic_compare_exchange_strong_explicit(&slot->word, &word, ready,
 						     memory_order_acq_rel,
@@ -268,12 +325,24 @@ static bool return_slot(struct petal_queue *queue,
 int petal_queue_release(struct petal_queue *queue,
 			const struct petal_queue_lease *lease)
 {
-	if (!return_slot(queue, slot_at(queue, lease->ordinal), lease->word))
+	if (state_of(lease->word) != PETAL_QUEUE_LEASED ||
+	    !return_slot(queue, slot_at(queue, lease->ordinal), lease->word))
 		return -ESTALE;
 	atomic_fetch_add_explicit(&queue->shared->released, 1,
 				  memory_order_relaxed);
 	petal_doorbell_ring(&queue->shared->bell, 1);
 	return 0;
+}
+
+int petal_queue_check(struct petal_queue *queue,
+		      const struct petal_queue_lease *lease)
+{
+	uint64_t word = atomic_load_explicit(
+		&slot_at(queue, lease->ordinal)->word, memory_order_relaxed);
+
+	return state_of(word) == PETAL_QUEUE_LEASED && word == lease->word ?
+		       0 :
+		       -ESTALE;
 }
 
 int petal_queue_own(struct petal_queue *queue, uint32_t owner)
@@ -288,6 +357,23 @@ int petal_queue_own(struct petal_queue *queue, uint32_t owner)
 	return -EBUSY;
 }
 
+/* [REUSE] Release: who sees any of this sees that the old leases are over. */
+static void fill_slot(struct petal_queue_slot *slot, uint64_t ordinal,
+		      const struct petal_queue_item *item,
+		      uint64_t generation)
+{
+	atomic_store_explicit(&slot->ordinal, ordinal, memory_order_release);
+	atomic_store_explicit(&slot->lsn, item->lsn, memory_order_release);
+	atomic_store_explicit(&slot->pos, item->pos, memory_order_release);
+	atomic_store_explicit(&slot->index, item->index, memory_order_release);
+	atomic_store_explicit(&slot->offset, item->offset,
+			      memory_order_release);
+	atomic_store_explicit(&slot->length, item->length,
+			      memory_order_release);
+	atomic_store_explicit(&slot->put_generation, (uint32_t)generation,
+			      memory_order_release);
+}
+
 int petal_queue_put(struct petal_queue *queue,
 		    const struct petal_queue_item *item)
 {
@@ -298,14 +384,7 @@ int petal_queue_put(struct petal_queue *queue,
 
 	if (state_of(word) != PETAL_QUEUE_FREE)
 		return -EAGAIN;
-	slot->ordinal = end;
-	slot->lsn = item->lsn;
-	slot->pos = item->pos;
-	slot->index = item->index;
-	slot->offset = item->offset;
-	slot->length = item->length;
-	slot->leases = 0;
-	atomic_store_explicit(&slot->deadline_ns, 0, memory_order_relaxed);
+	fill_slot(slot, end, item, generation_of(word));
 	/* [OFFER] The descriptor is whole before anybody can lease it. */
 	atomic_store_explicit(&slot->word,
 			      word_of(PETAL_QUEUE_READY, 0,
@@ -325,7 +404,8 @@ int petal_queue_settle(struct petal_queue *queue,
 				   generation_of(word));
 
 	if (state_of(word) == PETAL_QUEUE_LEASED &&
-	    slot->ordinal == lease->ordinal &&
+	    atomic_load_explicit(&slot->ordinal, memory_order_relaxed) ==
+		    lease->ordinal &&
 	    atomic_compare_exchange_strong_explicit(&slot->word, &word, settled,
 						    memory_order_relaxed,
 						    memory_order_relaxed)) {
@@ -364,7 +444,10 @@ uint64_t petal_queue_collect(struct petal_queue *queue, uint64_t visible_pos)
 				      memory_order_relaxed);
 	}
 	atomic_store_explicit(&shared->low, low, memory_order_relaxed);
-	return low < end ? slot_at(queue, low)->pos : UINT64_MAX;
+	if (low == end)
+		return UINT64_MAX;
+	return atomic_load_explicit(&slot_at(queue, low)->pos,
+				    memory_order_relaxed);
 }
 
 static void count_return(struct petal_queue *queue, _Atomic uint64_t *why,
@@ -378,17 +461,28 @@ static void count_return(struct petal_queue *queue, _Atomic uint64_t *why,
 	petal_doorbell_ring(&queue->shared->bell, count);
 }
 
-/* The deadline of a leased slot, set now if its taker was stopped before. */
-static uint64_t deadline_of(const struct petal_queue *queue,
-			    struct petal_queue_slot *slot, uint64_t now_ns)
+/*
+ * A taker that stops in release, between its two steps, leaves a message READY
+ * below the hint, where nobody looks. Lower it, and ring in its place.
+ */
+static void find_stray(struct petal_queue *queue)
 {
-	uint64_t deadline_ns = 0;
+	struct petal_queue_shared *shared = queue->shared;
+	uint64_t low = atomic_load_explicit(&shared->low, memory_order_relaxed);
+	uint64_t hint = atomic_load_explicit(&shared->hint,
+					     memory_order_seq_cst) &
+			HINT_ORDINAL_MASK;
 
-	if (atomic_compare_exchange_strong_explicit(
-		    &slot->deadline_ns, &deadline_ns, now_ns + queue->lease_ns,
-		    memory_order_relaxed, memory_order_relaxed))
-		return now_ns + queue->lease_ns;
-	return deadline_ns;
+	for (uint64_t n = 0; low < hint && n < queue->slot_count; low++, n++) {
+		uint64_t word = atomic_load_explicit(&slot_at(queue, low)->word,
+						     memory_order_relaxed);
+
+		if (state_of(word) != PETAL_QUEUE_READY)
+			continue;
+		lower_hint(queue, low);
+		petal_doorbell_ring(&shared->bell, PETAL_DOORBELL_ALL);
+		return;
+	}
 }
 
 unsigned petal_queue_expire(struct petal_queue *queue, uint64_t now_ns,
@@ -408,7 +502,8 @@ unsigned petal_queue_expire(struct petal_queue *queue, uint64_t now_ns,
 
 		if (state_of(word) != PETAL_QUEUE_LEASED)
 			continue;
-		deadline_ns = deadline_of(queue, slot, now_ns);
+		deadline_ns = deadline_set(slot, word,
+					   now_ns + queue->lease_ns);
 		if (deadline_ns > now_ns) {
 			if (deadline_ns < next_ns)
 				next_ns = deadline_ns;
@@ -416,6 +511,7 @@ unsigned petal_queue_expire(struct petal_queue *queue, uint64_t now_ns,
 			count++;
 		}
 	}
+	find_stray(queue);
 	count_return(queue, &shared->expired, count);
 	*ret_next_ns = next_ns;
 	return count;
@@ -441,6 +537,7 @@ unsigned petal_queue_reclaim(struct petal_queue *queue, uint32_t owner)
 		    owner_of(word) == owner && return_slot(queue, slot, word))
 			count++;
 	}
+	find_stray(queue);
 	count_return(queue, &shared->reclaimed, count);
 	return count;
 }

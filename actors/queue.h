@@ -46,11 +46,17 @@
  *             the last holder read is over before the next one starts
  *    [HINT]   the keeper makes a slot READY, then changes the hint (seq_cst);
  *             a taker that looked before fails to move the hint past it
+ *    [REUSE]  the word leaves LEASED, then put stores the next descriptor
+ *             (release) -> take loads the descriptor (acquire), then the word:
+ *             a lease that ended meanwhile is not given out with the bytes of
+ *             another message
  *
  * Crash: a taker that dies holds LEASED words under its number; the keeper
  * returns them at once when the death is proved. One that is stopped loses
  * them at the deadline; the keeper sets the deadline of a lease whose taker was
- * stopped before it could.
+ * stopped before it could. One that stops half way through release leaves a
+ * message READY where no taker looks; the keeper finds it when it next calls
+ * expire or reclaim.
  *
  * Trust: one trust domain. The keeper bounds whatever it loads.
  */
@@ -155,6 +161,18 @@ int petal_queue_release(struct petal_queue *queue,
 			const struct petal_queue_lease *lease);
 
 /**
+ * petal_queue_check() - whether a lease is in force just now
+ *
+ * Worth asking before an acknowledgement is written: one that is refused takes
+ * room in the ring all the same, and cannot give it back before the message
+ * that it was for is done.
+ *
+ * Return: 0, or -ESTALE.
+ */
+int petal_queue_check(struct petal_queue *queue,
+		      const struct petal_queue_lease *lease);
+
+/**
  * petal_queue_own() - become the only taker
  *
  * A clerk is the single owner of its queue. The keeper ends the ownership when
@@ -217,7 +235,8 @@ uint64_t petal_queue_collect(struct petal_queue *queue, uint64_t visible_pos);
 
 /**
  * petal_queue_expire() - return leases whose deadline has passed
- * @ret_next_ns: the earliest deadline still running, or UINT64_MAX
+ * @ret_next_ns: the earliest deadline still running, or UINT64_MAX; deadlines
+ *	are rounded up to 256 ns
  *
  * Return: number of messages returned.
  */

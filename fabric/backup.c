@@ -39,6 +39,45 @@ begin_at(const struct petal_record_cursor *from, const void *bytes)
 	return cursor;
 }
 
+/*
+ * Whether the bytes behind a payload, which no CRC covers, are there too: the
+ * primary made them zero. Were they to land later, they would change under our
+ * journal. Of a padding nothing lands but its header.
+ */
+static bool rest_has_landed(const void *bytes, uint64_t extent)
+{
+	const struct petal_record *record = bytes;
+	uint64_t used = PETAL_RECORD_HEADER_BYTES +
+			(uint64_t)__atomic_load_n(&record->length,
+						  __ATOMIC_RELAXED);
+
+	if (__atomic_load_n(&record->type, __ATOMIC_RELAXED) ==
+	    PETAL_RECORD_TYPE_PADDING)
+		return true;
+	for (; used < extent; used++) {
+		if (((const uint8_t *)bytes)[used] != 0)
+			return false;
+	}
+	return used == extent;
+}
+
+static int check_next(struct petal_backup *b, uint64_t to_pos)
+{
+	struct petal_record_cursor next = b->cursor;
+	const void *bytes = petal_log_at(b->log, next.pos);
+	int outcome;
+
+	outcome = petal_record_check(bytes,
+				     petal_log_run(b->log, next.pos, to_pos),
+				     &next);
+	if (outcome != 0)
+		return outcome;
+	if (!rest_has_landed(bytes, next.pos - b->cursor.pos))
+		return 1;
+	b->cursor = next;
+	return 0;
+}
+
 /* Move the cursor over valid records up to a position; returns how many. */
 static unsigned advance(struct petal_backup *b, uint64_t to_pos, unsigned most,
 			int *ret_outcome)
@@ -47,10 +86,7 @@ static unsigned advance(struct petal_backup *b, uint64_t to_pos, unsigned most,
 	int outcome = 0;
 
 	while (count < most && b->cursor.pos < to_pos) {
-		outcome = petal_record_check(
-			petal_log_at(b->log, b->cursor.pos),
-			petal_log_run(b->log, b->cursor.pos, to_pos),
-			&b->cursor);
+		outcome = check_next(b, to_pos);
 		if (outcome != 0)
 			break;
 		count++;
@@ -63,19 +99,25 @@ int petal_backup_restore(struct petal_backup *b,
 			 const struct petal_record_cursor *from,
 			 const void *bytes, uint64_t length, uint64_t trim_pos)
 {
+	struct petal_record_cursor before = b->cursor;
 	uint64_t end = from->pos + length;
+	bool anew = b->cursor.pos == 0 || from->pos != b->cursor.pos ||
+		    from->lsn != b->cursor.lsn;
+	unsigned count;
 	int outcome;
 
 	if (from->epoch != b->log->geometry.epoch ||
 	    length < PETAL_RECORD_DURABLE_BYTES ||
 	    length > b->log->geometry.data_bytes ||
-	    from->pos % PETAL_RECORD_ALIGN != 0)
+	    from->pos % PETAL_RECORD_ALIGN != 0 ||
+	    (anew && from->pos > trim_pos))
 		return -PETAL_ECORRUPT;
-	if (from->pos != b->cursor.pos || from->lsn != b->cursor.lsn ||
-	    b->cursor.pos == 0)
+	if (anew)
 		b->cursor = begin_at(from, bytes);
 	put_bytes(b, from->pos, bytes, length);
-	advance(b, end, UINT32_MAX, &outcome);
+	count = advance(b, end, UINT32_MAX, &outcome);
+	if (anew && count == 0)
+		b->cursor = before;
 	b->journaled_to = b->cursor;
 	b->disk_pos = b->cursor.pos;
 	b->trim_pos = trim_pos;
@@ -88,10 +130,10 @@ void petal_backup_start(struct petal_backup *b,
 	if (start->pos != b->cursor.pos || start->crc != b->cursor.crc) {
 		b->journaled_to = *start;
 		b->disk_pos = start->pos;
+		b->journal_stale = b->journal_busy;
 	}
 	b->cursor = *start;
-	b->told_memory_pos = start->pos;
-	b->told_disk_pos = start->pos;
+	b->told = false;
 	b->started = true;
 	b->counts.starts++;
 }
@@ -104,24 +146,33 @@ void petal_backup_stop(struct petal_backup *b)
 static void journal(struct petal_backup *b)
 {
 	struct petal_record_cursor to;
+	int err;
 
 	if (b->journal_busy || b->journal_frozen ||
 	    b->journaled_to.pos == b->cursor.pos)
 		return;
 	to = petal_log_batch(b->log, &b->journaled_to, &b->cursor);
-	if (b->port.journal(b->port.self, &b->journaled_to, &to, b->trim_pos) <
-	    0)
+	err = b->port.journal(b->port.self, &b->journaled_to, &to, b->trim_pos);
+	if (err == -EAGAIN || err == -EBUSY)
 		return;
+	/* It may have failed with another ring's batch. */
+	if (err < 0) {
+		b->journal_frozen = true;
+		return;
+	}
 	b->journal_busy = true;
 	b->journaled_to = to;
 }
 
 void petal_backup_journaled(struct petal_backup *b, uint64_t end_pos, int status)
 {
+	bool stale = b->journal_stale;
+
 	b->journal_busy = false;
+	b->journal_stale = false;
 	if (status < 0)
 		b->journal_frozen = true;
-	else if (end_pos > b->disk_pos && end_pos <= b->cursor.pos)
+	else if (!stale && end_pos > b->disk_pos && end_pos <= b->cursor.pos)
 		b->disk_pos = end_pos;
 }
 
@@ -129,8 +180,10 @@ static void acknowledge(struct petal_backup *b)
 {
 	struct petal_log_ack *line = &b->log->acks[b->self];
 
-	if (b->cursor.pos == b->told_memory_pos &&
-	    b->disk_pos == b->told_disk_pos)
+	/* A failure alone is news too: the primary waits for our disk. */
+	if (b->told && b->cursor.pos == b->told_memory_pos &&
+	    b->disk_pos == b->told_disk_pos &&
+	    b->journal_frozen == b->told_frozen)
 		return;
 	atomic_store_explicit(&line->memory_pos, b->cursor.pos,
 			      memory_order_relaxed);
@@ -140,8 +193,10 @@ static void acknowledge(struct petal_backup *b)
 			      memory_order_relaxed);
 	if (b->port.acknowledge(b->port.self) < 0)
 		return;
+	b->told = true;
 	b->told_memory_pos = b->cursor.pos;
 	b->told_disk_pos = b->disk_pos;
+	b->told_frozen = b->journal_frozen;
 }
 
 static void take_orders(struct petal_backup *b)
@@ -157,6 +212,7 @@ static void take_orders(struct petal_backup *b)
 
 int petal_backup_step(struct petal_backup *b)
 {
+	uint64_t before = b->cursor.pos;
 	unsigned count;
 	int outcome;
 
@@ -165,6 +221,7 @@ int petal_backup_step(struct petal_backup *b)
 	count = advance(b, b->cursor.pos + b->log->geometry.data_bytes,
 			PETAL_BACKUP_STEP_RECORDS, &outcome);
 	b->counts.records += count;
+	b->counts.bytes += b->cursor.pos - before;
 	b->counts.corrupt += outcome < 0;
 	take_orders(b);
 	journal(b);

@@ -52,7 +52,10 @@ struct petal_backup {
 	uint64_t told_disk_pos;
 	unsigned self; /* our member index: which line we acknowledge in */
 	bool started;	 /* the primary told us where to go on */
+	bool told;	 /* what the three words say, since then */
+	bool told_frozen;
 	bool journal_busy;
+	bool journal_stale; /* what is in flight is of a log that was */
 	bool journal_frozen;
 	struct petal_backup_counts counts;
 };
@@ -65,13 +68,15 @@ void petal_backup_open(struct petal_backup *backup, struct petal_log *log,
  * @from: where they begin; crc is not used
  * @bytes: whole records
  * @length: how many bytes of them
- * @trim_pos: what the journal knew to be done
+ * @trim_pos: what the journal, in its newest batch, knew to be done
  *
  * Called for each live batch, oldest first. A batch that does not follow the
- * one before begins the log anew.
+ * one before begins the log anew, which it may only do where everything before
+ * it is done: else we would count for records that we do not hold.
  *
- * Return: 0, or -PETAL_ECORRUPT when the bytes are not the records they claim
- * to be; what was restored before stays.
+ * Return: 0, or -PETAL_ECORRUPT when it may not begin there, or the bytes are
+ * not the records they claim to be; what was restored before stays, and of
+ * these as many as are good.
  */
 int petal_backup_restore(struct petal_backup *backup,
 			 const struct petal_record_cursor *from,
@@ -80,6 +85,10 @@ int petal_backup_restore(struct petal_backup *backup,
 
 /**
  * petal_backup_start() - the primary says where our log goes on
+ *
+ * The primary may write into our memory from the moment it says so. Offer the
+ * log only while no batch is in flight (journal_busy), for its bytes are read
+ * from there.
  */
 void petal_backup_start(struct petal_backup *backup,
 			const struct petal_record_cursor *start);

@@ -15,7 +15,7 @@
  */
 
 #define PETAL_CONTROL_VERSION 1
-#define PETAL_CONTROL_BYTES_MAX (64u << 10)
+#define PETAL_CONTROL_BYTES_MAX (160u << 10)
 #define PETAL_CONTROL_FDS_MAX 4u
 
 /**

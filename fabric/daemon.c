@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -31,6 +33,7 @@
 
 #define EVENTS_MAX 64
 #define SLEEP_NS_MAX PETAL_S(1)
+#define FILES_MAX 4096
 #define LOCK_TRIES 100 /* of 20 ms: a dead daemon's last writes */
 
 static struct daemon the_daemon;
@@ -252,6 +255,19 @@ static int open_signals(struct daemon *d)
 	return d->signal_fd < 0 ? -errno : 0;
 }
 
+/* Clients may hold more than the usual 1024 together. */
+static void raise_files(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 ||
+	    files.rlim_cur >= FILES_MAX)
+		return;
+	files.rlim_cur = files.rlim_max < FILES_MAX ? files.rlim_max :
+						      FILES_MAX;
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
 static void watch_all(struct daemon *d)
 {
 	daemon_watch(d, d->signal_fd, DAEMON_TAG_SIGNAL, 0);
@@ -308,7 +324,7 @@ static int open_all(struct daemon *d, const char *config_path)
 	char error[PETAL_CONFIG_ERROR_BYTES];
 	int err;
 
-	d->epoll_fd = d->signal_fd = d->listen_fd = -1;
+	d->epoll_fd = d->signal_fd = d->listen_fd = d->spare_fd = -1;
 	err = petal_config_load(config_path, &d->config, error);
 	if (err < 0) {
 		fprintf(stderr, "petald: %s\n", error);
@@ -320,6 +336,7 @@ static int open_all(struct daemon *d, const char *config_path)
 	name_incarnation(d);
 	d->now_ns = petal_clock_now_ns();
 	d->started_ns = d->now_ns;
+	raise_files();
 	err = open_members(d);
 	if (err < 0)
 		return fail("use the members of", config_path, err);
@@ -367,9 +384,9 @@ static void poll_registry(struct daemon *d)
 	count = petal_registry_poll(d->registry, events, 16);
 	for (int i = 0; i < count; i++) {
 		if (events[i].type == PETAL_REGISTRY_APPLIED)
-			daemon_swaps_applied(d, events[i].cookie,
+			daemon_swaps_applied(d, 0, events[i].cookie,
 					     events[i].status,
-					     events[i].version);
+					     daemon_swaps_revision(d));
 		else if (events[i].type == PETAL_REGISTRY_CHANGED)
 			changed = true;
 		else if (events[i].type == PETAL_REGISTRY_FAILED)
@@ -459,6 +476,7 @@ static int loop(struct daemon *d)
 
 	daemon_peers_start(d);
 	daemon_rings_reconcile(d);
+	daemon_restore_check(d);
 	while (!d->stopping && err == 0) {
 		d->counts.loops++;
 		more = daemon_peers_step(d);
@@ -492,14 +510,49 @@ static int say_ready(int fd)
 	if (fd < 0)
 		return 0;
 	n = write(fd, word, sizeof(word) - 1);
+	if (n < 0) {
+		fprintf(stderr, "petald: cannot write to --ready-fd %d: %s\n",
+			fd, strerrordesc_np(errno));
+		return -errno;
+	}
 	close(fd);
-	return n < 0 ? -errno : 0;
+	return 0;
 }
 
 struct call {
 	const char *config;
 	int ready_fd;
 };
+
+static bool read_fd(const char *text, int *ret_fd)
+{
+	char *end;
+	long fd = strtol(text, &end, 10);
+
+	if (text[0] >= '0' && text[0] <= '9' && *end == '\0' && fd < INT_MAX) {
+		*ret_fd = (int)fd;
+		return true;
+	}
+	fprintf(stderr, "petald: --ready-fd is '%s', expected a descriptor's "
+			"number\n",
+		text);
+	return false;
+}
+
+/*
+ * What we open must not come to lie where others write their complaints: the
+ * journal under descriptor 2 would not survive one.
+ */
+static void fill_standard_fds(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
 
 /* Returns -1 to go on, or the exit code. */
 static int read_call(int argc, char **argv, struct call *call)
@@ -519,7 +572,8 @@ static int read_call(int argc, char **argv, struct call *call)
 			call->config = optarg;
 			break;
 		case 'r':
-			call->ready_fd = atoi(optarg);
+			if (!read_fd(optarg, &call->ready_fd))
+				return 2;
 			break;
 		case 'V':
 			puts("petald " PETAL_VERSION);
@@ -546,6 +600,7 @@ int main(int argc, char **argv)
 	int code, err;
 
 	petal_signals_reset();
+	fill_standard_fds();
 	code = read_call(argc, argv, &call);
 	if (code >= 0)
 		return code;
@@ -559,6 +614,8 @@ int main(int argc, char **argv)
 		err = say_ready(call.ready_fd);
 	if (err == 0)
 		err = loop(d);
+	if (err < 0 && d->counts.loops > 0)
+		fail("wait for", "events", err);
 	close_all(d);
 	return err < 0 ? 1 : 0;
 }

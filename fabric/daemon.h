@@ -33,6 +33,7 @@
  */
 
 #define DAEMON_RINGS_MAX 32u
+#define DAEMON_RESTORED_MAX 1024u /* PETAL_JOURNAL_RINGS_MAX */
 #define DAEMON_CLIENTS_MAX 128u
 #define DAEMON_OPENS_MAX 8u  /* rings open in one client */
 #define DAEMON_SWAPS_MAX 64u
@@ -57,6 +58,8 @@ struct daemon_member {
 	struct petal_wire_key data;  /* the primary writes records there */
 	struct petal_wire_key lines; /* orders on a backup, acks on the primary */
 	bool keyed;
+	bool closed; /* it has said that it writes to us no more */
+	bool order_due; /* our orders line did not get through */
 	uint64_t ended_pos; /* highest end of a write that is over */
 	struct daemon_flight flights[DAEMON_FLIGHTS];
 };
@@ -71,6 +74,8 @@ struct daemon_ring {
 	uint32_t generation;
 	unsigned unreported; /* writes of ours whose WROTE is to come */
 	bool closing;
+	bool said_closed;  /* to the other members */
+	uint64_t close_ns; /* closing at the latest then */
 	struct petal_log log;
 	struct petal_wire_region *data_region;
 	struct petal_wire_region *lines_region;
@@ -80,6 +85,7 @@ struct daemon_ring {
 		struct petal_backup backup;
 	};
 	int bell_fd;
+	uint64_t journal_trim_pos; /* as the journal knows it, of a primary */
 	uint64_t offer_ns;  /* a backup offers itself again then */
 };
 
@@ -123,6 +129,7 @@ enum daemon_swap_kind {
 	DAEMON_SWAP_DELETE,
 	DAEMON_SWAP_ADMIT,
 	DAEMON_SWAP_FORWARDED, /* for another node */
+	DAEMON_SWAP_BARRIER,   /* changes nothing: see daemon_restore.c */
 };
 
 /* A compare-and-swap of the registry that somebody waits for. */
@@ -130,6 +137,7 @@ struct daemon_swap {
 	bool used;
 	bool submitted;
 	bool applied; /* by the leader; our own registry has still to see it */
+	uint64_t revision; /* which it has then */
 	enum daemon_swap_kind kind;
 	uint32_t at_peer; /* whose registry has it: 0 ours */
 	uint64_t cookie;
@@ -143,6 +151,7 @@ struct daemon_swap {
 	struct daemon_client *client;
 	uint32_t client_generation;
 	json_int_t client_request_id;
+	uint64_t ring_id; /* of the ring to delete; 0: whatever has the name */
 	struct daemon_ring *ring;
 	uint32_t ring_generation;
 	unsigned member;
@@ -172,12 +181,13 @@ struct daemon {
 	int epoll_fd;
 	int signal_fd;
 	int listen_fd;
+	int spare_fd; /* to be closed when no other descriptor is left */
 	uint64_t now_ns;
 	uint64_t started_ns;
 	uint64_t next_cookie;
 	uint32_t next_generation;
 	bool stopping;
-	struct daemon_restored restored[DAEMON_RINGS_MAX];
+	struct daemon_restored restored[DAEMON_RESTORED_MAX];
 	struct daemon_peer peers[PETAL_WIRE_PEER_MAX];
 	struct daemon_ring rings[DAEMON_RINGS_MAX];
 	struct daemon_client clients[DAEMON_CLIENTS_MAX];
@@ -211,12 +221,15 @@ uint64_t daemon_peers_next_ns(const struct daemon *d);
 int daemon_peers_send_swap(struct daemon *d, uint32_t peer,
 			   const struct daemon_swap *swap);
 void daemon_peers_answer_swap(struct daemon *d, const struct daemon_swap *swap,
-			      int status, uint64_t version);
+			      int status, uint64_t revision);
 /* A backup offers itself to its ring's primary. */
 int daemon_peers_send_offer(struct daemon *d, const struct daemon_ring *ring);
 int daemon_peers_send_start(struct daemon *d, const struct daemon_ring *ring,
 			    unsigned member,
 			    const struct petal_record_cursor *start);
+/* We write to a ring's memory no more. */
+int daemon_peers_send_closed(struct daemon *d, uint32_t peer, uint64_t ring,
+			     bool is_answer);
 
 /* daemon_rings.c */
 void daemon_rings_reconcile(struct daemon *d);
@@ -225,6 +238,7 @@ uint64_t daemon_rings_next_ns(const struct daemon *d);
 void daemon_rings_stop(struct daemon *d);
 struct daemon_ring *daemon_rings_find(struct daemon *d, const char *name);
 struct daemon_ring *daemon_rings_by_id(struct daemon *d, uint64_t id);
+bool daemon_rings_full(const struct daemon *d);
 void daemon_rings_peer_down(struct daemon *d, uint32_t peer);
 void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status);
 void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data);
@@ -236,6 +250,8 @@ void daemon_rings_offered(struct daemon *d, uint32_t peer, uint64_t id,
 void daemon_rings_started(struct daemon *d, uint32_t peer, uint64_t id,
 			  uint32_t epoch, const struct petal_wire_key *lines,
 			  const struct petal_record_cursor *start);
+/* Returns false when there is no such ring. */
+bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id);
 void daemon_rings_admitted(struct daemon *d, const struct daemon_swap *swap,
 			   int status);
 json_t *daemon_rings_json(struct daemon *d);
@@ -244,6 +260,9 @@ json_t *daemon_rings_json(struct daemon *d);
 int daemon_restore(struct daemon *d);
 /* Give a ring what the journal held of it; returns whether it held any. */
 bool daemon_restore_adopt(struct daemon *d, struct daemon_ring *ring);
+/* Ask the registry which of the restored rings are still there. */
+void daemon_restore_check(struct daemon *d);
+void daemon_restore_checked(struct daemon *d, int status);
 void daemon_restore_drop(struct daemon *d);
 
 /* daemon_swaps.c */
@@ -253,8 +272,11 @@ struct daemon_swap *daemon_swaps_add(struct daemon *d,
 				     const char *value, uint32_t length);
 void daemon_swaps_step(struct daemon *d);
 uint64_t daemon_swaps_next_ns(const struct daemon *d);
-void daemon_swaps_applied(struct daemon *d, uint64_t cookie, int status,
-			  uint64_t version);
+/* @at_peer: whose answer it is, 0 for our own registry's. */
+void daemon_swaps_applied(struct daemon *d, uint32_t at_peer, uint64_t cookie,
+			  int status, uint64_t revision);
+/* How many changes our own registry has seen. */
+uint64_t daemon_swaps_revision(const struct daemon *d);
 void daemon_swaps_changed(struct daemon *d);
 void daemon_swaps_peer_down(struct daemon *d, uint32_t peer);
 

@@ -8,6 +8,7 @@
 #include "fabric/daemon.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,17 +32,25 @@
 
 /* Answers. */
 
+static void refuse(struct daemon *d, struct daemon_client *client, int err,
+		   const char *message);
+
 static void answer(struct daemon *d, struct daemon_client *client,
 		   json_t *object, const int *fds, unsigned fd_count)
 {
+	int err;
+
 	if (object == NULL)
 		return;
 	if (client->request_id != 0)
 		json_object_set_new(object, "id",
 				    json_integer(client->request_id));
-	if (petal_control_send(client->fd, object, fds, fd_count) < 0)
-		d->counts.bad_requests++; /* it does not read its answers */
+	err = petal_control_send(client->fd, object, fds, fd_count);
 	json_decref(object);
+	if (err < 0)
+		d->counts.bad_requests++; /* it does not read its answers */
+	if (err == -EMSGSIZE)
+		refuse(d, client, err, "the answer is too long for the socket");
 }
 
 static void refuse(struct daemon *d, struct daemon_client *client, int err,
@@ -301,6 +310,7 @@ static void submit(struct daemon *d, struct daemon_client *client,
 		refuse(d, client, -EAGAIN, "too many changes are under way");
 		return;
 	}
+	swap->ring_id = config->id;
 	swap->client = client;
 	swap->client_generation = client->generation;
 	swap->client_request_id = client->request_id;
@@ -332,6 +342,11 @@ static void on_ring_create(struct daemon *d, struct daemon_client *client,
 		refuse(d, client, -EEXIST, "there is a ring of that name");
 		return;
 	}
+	if (daemon_rings_full(d)) {
+		refuse(d, client, -EUSERS, "there are as many rings as a node "
+					   "keeps");
+		return;
+	}
 	err = place(d, &config);
 	if (err == -ENOTUNIQ)
 		refuse(d, client, err,
@@ -343,17 +358,35 @@ static void on_ring_create(struct daemon *d, struct daemon_client *client,
 		submit(d, client, DAEMON_SWAP_CREATE, &config);
 }
 
+/* Its name and version; what else is in the registry may make no sense. */
+static int find_unopened(struct daemon *d, const char *name,
+			 struct petal_ring_config *config)
+{
+	char key[PETAL_REGISTRY_KEY_MAX + 1];
+
+	if (petal_ring_config_name_check(name) < 0)
+		return -ENOENT;
+	strcpy(config->name, name);
+	snprintf(key, sizeof(key), PETAL_RING_CONFIG_PREFIX "%s", name);
+	return petal_registry_get(d->registry, key, NULL, 0, NULL,
+				  &config->version);
+}
+
 static void on_ring_delete(struct daemon *d, struct daemon_client *client,
 			   const char *name)
 {
 	struct daemon_ring *ring = daemon_rings_find(d, name);
+	struct petal_ring_config config = { 0 };
 
-	if (ring == NULL)
+	if (ring != NULL)
+		config = ring->config;
+	/* One that we could not open can be deleted all the same. */
+	if (ring == NULL && find_unopened(d, name, &config) < 0)
 		refuse(d, client, -ENOENT, "there is no such ring");
-	else if (daemon_clients_have(d, ring))
+	else if (ring != NULL && daemon_clients_have(d, ring))
 		refuse(d, client, -EBUSY, "a process has the ring open");
 	else
-		submit(d, client, DAEMON_SWAP_DELETE, &ring->config);
+		submit(d, client, DAEMON_SWAP_DELETE, &config);
 }
 
 /* Status. */
@@ -592,6 +625,23 @@ static bool may_connect(int fd)
 	       (who.uid == geteuid() || who.uid == 0);
 }
 
+/*
+ * No descriptor is left. Who waits to be accepted would wake us for ever, so
+ * the spare one is given for sending it away.
+ */
+static void turn_away(struct daemon *d)
+{
+	int fd;
+
+	d->counts.bad_requests++;
+	if (d->spare_fd >= 0)
+		close(d->spare_fd);
+	fd = accept4(d->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0)
+		close(fd);
+	d->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 void daemon_clients_accept(struct daemon *d)
 {
 	struct daemon_client *client = NULL;
@@ -599,6 +649,8 @@ void daemon_clients_accept(struct daemon *d)
 	int fd;
 
 	fd = accept4(d->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+		turn_away(d);
 	if (fd < 0)
 		return;
 	for (; index < DAEMON_CLIENTS_MAX; index++) {
@@ -645,6 +697,7 @@ int daemon_clients_open(struct daemon *d)
 		return err;
 	}
 	d->listen_fd = fd;
+	d->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	return daemon_watch(d, fd, DAEMON_TAG_LISTEN, 0);
 }
 
@@ -659,6 +712,8 @@ void daemon_clients_close(struct daemon *d)
 	if (d->listen_fd < 0)
 		return;
 	close(d->listen_fd);
+	if (d->spare_fd >= 0)
+		close(d->spare_fd);
 	snprintf(path, sizeof(path), "%s/%s", d->config.dir, PETAL_NODE_SOCKET);
 	unlink(path);
 }

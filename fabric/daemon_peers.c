@@ -24,6 +24,7 @@ enum message_type {
 	MESSAGE_START,
 	MESSAGE_SWAP,
 	MESSAGE_SWAPPED,
+	MESSAGE_CLOSED,
 };
 
 struct message_head {
@@ -65,8 +66,16 @@ struct message_swap {
 struct message_swapped {
 	struct message_head head;
 	uint64_t cookie;
-	uint64_t version;
+	uint64_t revision; /* of the leader's registry, by then */
 	int32_t status;
+	uint32_t reserved;
+};
+
+/* A member of a deleted ring has written its last to the others. */
+struct message_closed {
+	struct message_head head;
+	uint64_t ring;
+	uint32_t is_answer; /* to one of a ring that we do not have */
 	uint32_t reserved;
 };
 
@@ -127,6 +136,18 @@ int daemon_peers_send_start(struct daemon *d, const struct daemon_ring *ring,
 			  start);
 }
 
+int daemon_peers_send_closed(struct daemon *d, uint32_t peer, uint64_t ring,
+			     bool is_answer)
+{
+	struct message_closed message = {
+		.head = head_of(MESSAGE_CLOSED),
+		.ring = ring,
+		.is_answer = is_answer,
+	};
+
+	return petal_wire_send(d->wire, peer, &message, sizeof(message));
+}
+
 int daemon_peers_send_swap(struct daemon *d, uint32_t peer,
 			   const struct daemon_swap *swap)
 {
@@ -148,12 +169,12 @@ int daemon_peers_send_swap(struct daemon *d, uint32_t peer,
 }
 
 void daemon_peers_answer_swap(struct daemon *d, const struct daemon_swap *swap,
-			      int status, uint64_t version)
+			      int status, uint64_t revision)
 {
 	struct message_swapped message = {
 		.head = head_of(MESSAGE_SWAPPED),
 		.cookie = swap->from_cookie,
-		.version = version,
+		.revision = revision,
 		.status = status,
 	};
 
@@ -171,7 +192,9 @@ static bool on_hello(struct daemon *d, uint32_t peer, const void *bytes,
 	if (length != sizeof(message))
 		return false;
 	memcpy(&message, bytes, sizeof(message));
-	if (memchr(message.inc, '\0', sizeof(message.inc)) == NULL)
+	if (strnlen(message.inc, sizeof(message.inc)) !=
+		    sizeof(message.inc) - 1 ||
+	    strspn(message.inc, "0123456789abcdef") != sizeof(message.inc) - 1)
 		return false;
 	strcpy(d->peers[peer].inc, message.inc);
 	return true;
@@ -221,15 +244,30 @@ static bool on_swap(struct daemon *d, uint32_t peer, const uint8_t *bytes,
 	return true;
 }
 
-static bool on_swapped(struct daemon *d, const void *bytes, uint32_t length)
+static bool on_swapped(struct daemon *d, uint32_t peer, const void *bytes,
+		       uint32_t length)
 {
 	struct message_swapped message;
 
 	if (length != sizeof(message))
 		return false;
 	memcpy(&message, bytes, sizeof(message));
-	daemon_swaps_applied(d, message.cookie, message.status,
-			     message.version);
+	daemon_swaps_applied(d, peer, message.cookie, message.status,
+			     message.revision);
+	return true;
+}
+
+static bool on_closed(struct daemon *d, uint32_t peer, const void *bytes,
+		      uint32_t length)
+{
+	struct message_closed message;
+
+	if (length != sizeof(message))
+		return false;
+	memcpy(&message, bytes, sizeof(message));
+	/* We may never have had the ring; the other need not wait for us. */
+	if (!daemon_rings_closed(d, peer, message.ring) && !message.is_answer)
+		daemon_peers_send_closed(d, peer, message.ring, true);
 	return true;
 }
 
@@ -254,7 +292,9 @@ static bool on_message(struct daemon *d, const struct petal_wire_event *event)
 	case MESSAGE_SWAP:
 		return on_swap(d, event->peer, event->bytes, event->length);
 	case MESSAGE_SWAPPED:
-		return on_swapped(d, event->bytes, event->length);
+		return on_swapped(d, event->peer, event->bytes, event->length);
+	case MESSAGE_CLOSED:
+		return on_closed(d, event->peer, event->bytes, event->length);
 	default:
 		return false;
 	}
@@ -333,7 +373,8 @@ static void on_event(struct daemon *d, const struct petal_wire_event *event)
 		break;
 	case PETAL_WIRE_MESSAGE:
 		member_event(d, PETAL_MEMBER_HEARD, event->peer, 0);
-		if (on_message(d, event))
+		/* A stranger's, or on its way when we gave the peer up. */
+		if (!d->peers[event->peer].up || on_message(d, event))
 			break;
 		d->counts.bad_messages++;
 		petal_wire_drop(d->wire, event->peer);

@@ -2,6 +2,12 @@
 /*
  * The journal is read before the registry has told us which rings there are,
  * so what it held waits here until its ring is opened.
+ *
+ * Of a ring that was deleted while we were away we would keep it for ever, and
+ * with it the space of every batch behind it. But our registry may be behind at
+ * the start, and lack a ring that is there. So we ask its leader for a change
+ * that changes nothing, and wait until our registry is as far as the leader's
+ * was then: what it lacks now was deleted.
  */
 #include "fabric/daemon.h"
 
@@ -13,7 +19,7 @@
 
 static struct daemon_restored *find(struct daemon *d, uint64_t ring)
 {
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+	for (unsigned i = 0; i < DAEMON_RESTORED_MAX; i++) {
 		if (d->restored[i].ring == ring)
 			return &d->restored[i];
 	}
@@ -159,8 +165,65 @@ bool daemon_restore_adopt(struct daemon *d, struct daemon_ring *ring)
 	return good;
 }
 
+struct search {
+	uint64_t ring;
+	bool found;
+};
+
+static int visit_config(void *arg, const char *key, const void *value,
+			uint32_t length, uint64_t version)
+{
+	const char *name = key + strlen(PETAL_RING_CONFIG_PREFIX);
+	struct search *search = arg;
+	struct petal_ring_config config;
+
+	/* What we cannot read may be any ring. */
+	search->found |= petal_ring_config_parse(name, value, length, version,
+						 &config) < 0 ||
+			 config.id == search->ring;
+	return 0;
+}
+
+static bool is_known(struct daemon *d, uint64_t ring)
+{
+	struct search search = { .ring = ring };
+
+	petal_registry_each(d->registry, PETAL_RING_CONFIG_PREFIX, visit_config,
+			    &search);
+	return search.found;
+}
+
+void daemon_restore_check(struct daemon *d)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < DAEMON_RESTORED_MAX; i++)
+		any |= d->restored[i].ring != 0;
+	/* No key has that version, so it is a conflict. */
+	if (any)
+		daemon_swaps_add(d, DAEMON_SWAP_BARRIER, "barrier", UINT64_MAX,
+				 "", 0);
+}
+
+void daemon_restore_checked(struct daemon *d, int status)
+{
+	if (status < 0) {
+		daemon_restore_check(d);
+		return;
+	}
+	daemon_rings_reconcile(d);
+	for (unsigned i = 0; i < DAEMON_RESTORED_MAX; i++) {
+		struct daemon_restored *r = &d->restored[i];
+
+		if (r->ring == 0 || is_known(d, r->ring))
+			continue;
+		petal_journal_detach(d->journal, r->ring);
+		forget(r);
+	}
+}
+
 void daemon_restore_drop(struct daemon *d)
 {
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++)
+	for (unsigned i = 0; i < DAEMON_RESTORED_MAX; i++)
 		forget(&d->restored[i]);
 }

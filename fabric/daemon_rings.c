@@ -6,6 +6,11 @@
  * refuse (we say so once and try again at the next change), the primary of the
  * epoch restarted without its memory (DAEMON_LOST), the bytes make no sense
  * (the ring halts and says so).
+ *
+ * The memory of a ring that was deleted goes when nobody writes there any more:
+ * a write to a region that is gone ends the connection, and with it every other
+ * ring of the two nodes. So each member stops, waits for the end of its own
+ * writes, tells the others (CLOSED), and waits until they told it.
  */
 #include "fabric/daemon.h"
 
@@ -21,6 +26,7 @@
 #include "shm/error.h"
 
 #define OFFER_NS PETAL_MS(200)
+#define CLOSE_NS PETAL_S(5) /* for others to say that they write no more */
 #define LINES_BYTES 8192u  /* the acks page and the orders page */
 #define ORDERS_OFFSET 4096u
 
@@ -52,6 +58,15 @@ struct daemon_ring *daemon_rings_by_id(struct daemon *d, uint64_t id)
 			return &d->rings[i];
 	}
 	return NULL;
+}
+
+bool daemon_rings_full(const struct daemon *d)
+{
+	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+		if (!d->rings[i].used)
+			return false;
+	}
+	return true;
 }
 
 /* What the primary and the backup ask for. */
@@ -101,9 +116,9 @@ static void port_order(void *self, unsigned member)
 {
 	struct daemon_ring *ring = self;
 
-	/* One that does not get through is followed by the next. */
-	write_lines(ring, member, ring->log.orders,
-		    sizeof(*ring->log.orders), ORDERS_OFFSET);
+	ring->members[member].order_due =
+		write_lines(ring, member, ring->log.orders,
+			    sizeof(*ring->log.orders), ORDERS_OFFSET) < 0;
 }
 
 static int port_acknowledge(void *self)
@@ -279,9 +294,6 @@ static void close_ring(struct daemon_ring *ring)
 		daemon_unwatch(d, ring->bell_fd);
 		close(ring->bell_fd);
 	}
-	/* A ring that is gone needs no journal; one at rest keeps it. */
-	if (d->journal != NULL)
-		petal_journal_detach(d->journal, ring->config.id);
 	petal_wire_unregister(ring->data_region);
 	petal_wire_unregister(ring->lines_region);
 	if (ring->log.marks != NULL) {
@@ -334,6 +346,9 @@ static void open_ring(struct daemon *d, const struct petal_ring_config *config)
 	if (err < 0) {
 		fprintf(stderr, "petald: cannot open ring '%s': %s\n",
 			config->name, petal_strerror(err));
+		/* What the journal holds of a backup waits for the next try. */
+		if (ring->role == DAEMON_PRIMARY)
+			petal_journal_detach(d->journal, config->id);
 		close_ring(ring);
 	}
 	if (ring->role == DAEMON_LOST)
@@ -391,8 +406,11 @@ void daemon_rings_reconcile(struct daemon *d)
 	petal_registry_each(d->registry, PETAL_RING_CONFIG_PREFIX, visit_config,
 			    d);
 	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
-		if (d->rings[i].used && !d->rings[i].seen)
+		if (d->rings[i].used && !d->rings[i].seen &&
+		    !d->rings[i].closing) {
 			d->rings[i].closing = true;
+			d->rings[i].close_ns = d->now_ns + CLOSE_NS;
+		}
 	}
 }
 
@@ -419,7 +437,7 @@ void daemon_rings_offered(struct daemon *d, uint32_t peer, uint64_t id,
 	    ring->config.epoch != epoch)
 		return;
 	i = petal_ring_config_member(&ring->config, peer);
-	if (i < 0 || keys->data.bytes < ring->config.data_bytes ||
+	if (i < 0 || d->peers[peer].inc[0] == '\0' || keys->data.bytes < ring->config.data_bytes ||
 	    keys->lines.bytes < LINES_BYTES) {
 		d->counts.bad_messages++;
 		return;
@@ -450,6 +468,22 @@ void daemon_rings_started(struct daemon *d, uint32_t peer, uint64_t id,
 	ring->members[i].lines = *lines;
 	ring->members[i].keyed = true;
 	petal_backup_start(&ring->backup, start);
+}
+
+bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id)
+{
+	for (unsigned n = 0; n < DAEMON_RINGS_MAX; n++) {
+		struct daemon_ring *ring = &d->rings[n];
+		int i;
+
+		if (!ring->used || ring->config.id != id)
+			continue;
+		i = petal_ring_config_member(&ring->config, peer);
+		if (i >= 0)
+			ring->members[i].closed = true;
+		return true;
+	}
+	return false;
 }
 
 void daemon_rings_peer_down(struct daemon *d, uint32_t peer)
@@ -545,6 +579,23 @@ void daemon_rings_journaled(struct daemon *d,
 
 /* Stepping. */
 
+/*
+ * A ring at rest appends nothing that would tell the journal, and what it no
+ * longer needs would keep the space of all others: ours, and the backups'.
+ */
+static bool tell_trim(struct daemon *d, struct daemon_ring *ring)
+{
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		if (ring->members[i].order_due)
+			port_order(ring, i);
+	}
+	if (ring->primary.trim_pos == ring->journal_trim_pos)
+		return false;
+	ring->journal_trim_pos = ring->primary.trim_pos;
+	petal_journal_trim(d->journal, ring->config.id, ring->journal_trim_pos);
+	return true;
+}
+
 static int step_primary(struct daemon *d, struct daemon_ring *ring)
 {
 	bool halted = ring->primary.halted;
@@ -560,19 +611,72 @@ static int step_primary(struct daemon *d, struct daemon_ring *ring)
 			"sense at position %" PRIu64 "\n",
 			ring->config.name, ring->primary.accepted.pos);
 	}
-	return more > 0;
+	/* Another ring may have waited for that space. */
+	return tell_trim(d, ring) || more > 0;
+}
+
+/* The journal reads from where the primary will write. */
+static bool may_offer(const struct daemon *d, const struct daemon_ring *ring)
+{
+	const struct daemon_peer *primary = &d->peers[ring->config.primary];
+
+	return !ring->backup.started && !ring->backup.journal_busy &&
+	       primary->up && primary->inc[0] != '\0';
 }
 
 static int step_backup(struct daemon *d, struct daemon_ring *ring)
 {
-	const struct daemon_peer *primary = &d->peers[ring->config.primary];
-
-	if (!ring->backup.started && primary->up && primary->inc[0] != '\0' &&
-	    d->now_ns >= ring->offer_ns) {
+	if (may_offer(d, ring) && d->now_ns >= ring->offer_ns) {
 		daemon_peers_send_offer(d, ring);
 		ring->offer_ns = d->now_ns + OFFER_NS;
 	}
 	return petal_backup_step(&ring->backup);
+}
+
+static bool say_closed(struct daemon *d, const struct daemon_ring *ring)
+{
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		uint32_t node = ring->config.members[i];
+
+		if (i != ring->self && d->peers[node].up &&
+		    daemon_peers_send_closed(d, node, ring->config.id, false) <
+			    0)
+			return false;
+	}
+	return true;
+}
+
+/* Whether another member may still write to our memory. */
+static bool is_written_to(const struct daemon *d,
+			  const struct daemon_ring *ring)
+{
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		const struct daemon_member *member = &ring->members[i];
+		uint32_t node = ring->config.members[i];
+
+		if (i == ring->self || !d->peers[node].up || member->closed)
+			continue;
+		if (ring->role == DAEMON_PRIMARY ? member->keyed :
+						   node == ring->config.primary)
+			return true;
+	}
+	return false;
+}
+
+static void step_closing(struct daemon *d, struct daemon_ring *ring)
+{
+	bool is_member = ring->role != DAEMON_NOT_MEMBER;
+
+	if (ring->unreported > 0)
+		return;
+	if (is_member && !ring->said_closed)
+		ring->said_closed = say_closed(d, ring);
+	if (is_member && d->now_ns < ring->close_ns &&
+	    (!ring->said_closed || is_written_to(d, ring)))
+		return;
+	/* What is in flight to the disk is read from the ring's memory. */
+	if (petal_journal_detach(d->journal, ring->config.id) != -EBUSY)
+		close_ring(ring);
 }
 
 int daemon_rings_step(struct daemon *d)
@@ -585,8 +689,7 @@ int daemon_rings_step(struct daemon *d)
 		if (!ring->used)
 			continue;
 		if (ring->closing) {
-			if (ring->unreported == 0)
-				close_ring(ring);
+			step_closing(d, ring);
 		} else if (ring->role == DAEMON_PRIMARY) {
 			more |= step_primary(d, ring);
 		} else if (ring->role == DAEMON_BACKUP) {
@@ -606,11 +709,14 @@ uint64_t daemon_rings_next_ns(const struct daemon *d)
 
 		if (!ring->used)
 			continue;
-		if (ring->role == DAEMON_PRIMARY && !ring->primary.halted)
+		if (ring->closing)
+			/* Later than that it waits for a descriptor. */
+			ring_ns = d->now_ns < ring->close_ns ?
+					  ring->close_ns :
+					  PETAL_CLOCK_NEVER;
+		else if (ring->role == DAEMON_PRIMARY && !ring->primary.halted)
 			ring_ns = petal_primary_next_ns(&ring->primary);
-		else if (ring->role == DAEMON_BACKUP &&
-			 !ring->backup.started &&
-			 d->peers[ring->config.primary].up)
+		else if (ring->role == DAEMON_BACKUP && may_offer(d, ring))
 			ring_ns = ring->offer_ns;
 		if (ring_ns < next_ns)
 			next_ns = ring_ns;

@@ -46,8 +46,15 @@ struct daemon_swap *daemon_swaps_add(struct daemon *d,
 	return swap;
 }
 
-static void finish(struct daemon *d, struct daemon_swap *swap, int status,
-		   uint64_t version)
+uint64_t daemon_swaps_revision(const struct daemon *d)
+{
+	struct petal_registry_status status;
+
+	petal_registry_status(d->registry, &status);
+	return status.revision;
+}
+
+static void finish(struct daemon *d, struct daemon_swap *swap, int status)
 {
 	struct daemon_swap done = *swap;
 
@@ -61,7 +68,11 @@ static void finish(struct daemon *d, struct daemon_swap *swap, int status,
 		daemon_rings_admitted(d, &done, status);
 		break;
 	case DAEMON_SWAP_FORWARDED:
-		daemon_peers_answer_swap(d, &done, status, version);
+		daemon_peers_answer_swap(d, &done, status,
+					 daemon_swaps_revision(d));
+		break;
+	case DAEMON_SWAP_BARRIER:
+		daemon_restore_checked(d, status);
 		break;
 	}
 }
@@ -101,7 +112,7 @@ static void submit(struct daemon *d, struct daemon_swap *swap)
 	if (err == 0)
 		swap->retry_ns = d->now_ns + LOST_NS;
 	else if (swap->kind == DAEMON_SWAP_FORWARDED)
-		finish(d, swap, err, 0); /* its sender asks again */
+		finish(d, swap, err); /* its sender asks again */
 }
 
 void daemon_swaps_step(struct daemon *d)
@@ -114,14 +125,14 @@ void daemon_swaps_step(struct daemon *d)
 		if (d->now_ns < swap->give_up_ns) {
 			if (!swap->applied)
 				submit(d, swap);
-			else if (is_done(d, swap))
-				finish(d, swap, 0, 0);
+			else if (daemon_swaps_revision(d) >= swap->revision)
+				finish(d, swap, 0);
 			else
 				swap->retry_ns = d->now_ns + RETRY_NS;
 			continue;
 		}
 		d->counts.swaps_given_up++;
-		finish(d, swap, -PETAL_EUNKNOWN, 0);
+		finish(d, swap, -PETAL_EUNKNOWN);
 	}
 }
 
@@ -136,19 +147,51 @@ uint64_t daemon_swaps_next_ns(const struct daemon *d)
 	return next_ns;
 }
 
-void daemon_swaps_applied(struct daemon *d, uint64_t cookie, int status,
-			  uint64_t version)
+/*
+ * A ring's configuration has another version whenever a member came back. As
+ * long as it is the same ring, it is still the one to be deleted.
+ */
+static bool may_follow(struct daemon *d, struct daemon_swap *swap)
+{
+	const char *name = swap->key + strlen(PETAL_RING_CONFIG_PREFIX);
+	uint8_t value[PETAL_REGISTRY_VALUE_MAX];
+	struct petal_ring_config config;
+	uint64_t version;
+	uint32_t length;
+
+	if (swap->kind != DAEMON_SWAP_DELETE ||
+	    petal_registry_get(d->registry, swap->key, value, sizeof(value),
+			       &length, &version) < 0 ||
+	    petal_ring_config_parse(name, value, length, version, &config) <
+		    0 ||
+	    config.id != swap->ring_id)
+		return false;
+	swap->expected = version;
+	return true;
+}
+
+static bool is_to_repeat(struct daemon *d, struct daemon_swap *swap, int status)
+{
+	if (swap->kind == DAEMON_SWAP_FORWARDED)
+		return false; /* its sender asks again */
+	if (status == -PETAL_ECONFLICT)
+		return may_follow(d, swap);
+	return status == -PETAL_ENOTLEADER || status == -PETAL_EUNKNOWN;
+}
+
+void daemon_swaps_applied(struct daemon *d, uint32_t at_peer, uint64_t cookie,
+			  int status, uint64_t revision)
 {
 	for (unsigned i = 0; i < DAEMON_SWAPS_MAX; i++) {
 		struct daemon_swap *swap = &d->swaps[i];
 
-		if (!swap->used || swap->cookie != cookie)
+		if (!swap->used || swap->cookie != cookie ||
+		    swap->at_peer != at_peer)
 			continue;
-		if (status == -PETAL_ECONFLICT && is_done(d, swap))
+		if (status == -PETAL_ECONFLICT &&
+		    (swap->kind == DAEMON_SWAP_BARRIER || is_done(d, swap)))
 			status = 0;
-		if ((status == -PETAL_ENOTLEADER ||
-		     status == -PETAL_EUNKNOWN) &&
-		    swap->kind != DAEMON_SWAP_FORWARDED) {
+		if (is_to_repeat(d, swap, status)) {
 			swap->submitted = false;
 			swap->retry_ns = d->now_ns + RETRY_NS;
 			return;
@@ -156,10 +199,11 @@ void daemon_swaps_applied(struct daemon *d, uint64_t cookie, int status,
 		if (status == 0 && swap->kind != DAEMON_SWAP_FORWARDED) {
 			/* Whoever waits shall find it in our own registry. */
 			swap->applied = true;
+			swap->revision = revision;
 			swap->retry_ns = d->now_ns;
 			return;
 		}
-		finish(d, swap, status, version);
+		finish(d, swap, status);
 		return;
 	}
 }

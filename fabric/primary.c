@@ -138,6 +138,25 @@ static int judge(struct petal_primary *p, const struct petal_mpsc_view *view,
 	return judge_content(p, view);
 }
 
+/*
+ * What lies between a payload and the next line is under no CRC of the record.
+ * It is zero, so that a backup can tell when it has landed as well.
+ */
+static void clear_rest(struct petal_record_durable *record, uint32_t length)
+{
+	uint64_t used = PETAL_RECORD_HEADER_BYTES + (uint64_t)length;
+
+	memset((uint8_t *)record + used, 0, petal_record_extent(length) - used);
+}
+
+/* Padding can be shorter than an envelope, and yet it needs one to travel. */
+static uint32_t length_of(const struct petal_mpsc_view *view)
+{
+	return view->length < PETAL_RECORD_ENVELOPE_BYTES ?
+		       PETAL_RECORD_ENVELOPE_BYTES :
+		       view->length;
+}
+
 static void accept_one(struct petal_primary *p,
 		       const struct petal_mpsc_view *view)
 {
@@ -158,7 +177,8 @@ static void accept_one(struct petal_primary *p,
 						  memory_order_relaxed);
 		}
 	}
-	record->record.length = view->length;
+	record->record.length = length_of(view);
+	clear_rest(record, length_of(view));
 	petal_record_stamp(record, &p->accepted);
 	p->counts.accepted++;
 	if (known)
@@ -196,24 +216,95 @@ static int accept_published(struct petal_primary *p)
 
 /* Members. */
 
+/* What goes out next: so many bytes, and where to go on after them. */
+struct piece {
+	uint64_t length;
+	uint64_t next_pos;
+	uint64_t part_end_pos;
+};
+
+/*
+ * Whole records; or a part of one that is too long; or up to the header of a
+ * padding. What a padding holds is nobody's, and no CRC would tell a backup
+ * whether it has landed: so it does not land at all, neither under the backup's
+ * journal nor with what a stopped producer may still write there.
+ */
+static struct piece piece_of(const struct petal_primary *p, uint64_t pos,
+			     uint64_t end)
+{
+	struct piece piece = { .next_pos = pos };
+
+	while (piece.next_pos < end && piece.length < WRITE_BYTES_MAX) {
+		const struct petal_record_durable *record =
+			(void *)petal_log_at(p->log, piece.next_pos);
+		uint64_t extent = petal_record_extent(record->record.length);
+
+		if (extent > end - piece.next_pos)
+			extent = end - piece.next_pos;
+		if (record->record.type == PETAL_RECORD_TYPE_PADDING) {
+			piece.length += PETAL_RECORD_DURABLE_BYTES;
+			piece.next_pos += extent;
+			break;
+		}
+		if (piece.length + extent > WRITE_BYTES_MAX) {
+			if (piece.length > 0)
+				break;
+			piece.part_end_pos = pos + extent;
+			extent = WRITE_BYTES_MAX;
+		}
+		piece.length += extent;
+		piece.next_pos += extent;
+	}
+	return piece;
+}
+
+static struct piece next_piece(const struct petal_primary *p,
+			       const struct petal_primary_member *member)
+{
+	uint64_t pos = member->sent_pos;
+	struct piece piece = { .part_end_pos = member->part_end_pos };
+
+	if (member->part_end_pos <= pos)
+		return piece_of(p, pos,
+				pos + petal_log_run(p->log, pos,
+						    p->accepted.pos));
+	piece.length = member->part_end_pos - pos;
+	if (piece.length > WRITE_BYTES_MAX)
+		piece.length = WRITE_BYTES_MAX;
+	piece.next_pos = pos + piece.length;
+	return piece;
+}
+
+/*
+ * A member's journal may still be reading what it had in memory when it came
+ * back. We must not write over that, a lap later.
+ */
+static bool may_send(const struct petal_primary *p,
+		     const struct petal_primary_member *member,
+		     const struct piece *piece)
+{
+	return member->disk_failed ||
+	       piece->next_pos <=
+		       member->disk_pos + p->log->geometry.data_bytes;
+}
+
 static void send_to(struct petal_primary *p, unsigned i)
 {
 	struct petal_primary_member *member = &p->members[i];
-	uint64_t length;
 
 	while (member->attached && member->writes < WRITES_MAX &&
 	       member->sent_pos < p->accepted.pos) {
-		length = petal_log_run(p->log, member->sent_pos,
-				       p->accepted.pos);
-		if (length > WRITE_BYTES_MAX)
-			length = WRITE_BYTES_MAX;
-		if (p->port.write(p->port.self, i, member->sent_pos, length) <
-		    0)
+		struct piece piece = next_piece(p, member);
+
+		if (!may_send(p, member, &piece) ||
+		    p->port.write(p->port.self, i, member->sent_pos,
+				  piece.length) < 0)
 			return;
-		member->sent_pos += length;
+		member->sent_pos = piece.next_pos;
+		member->part_end_pos = piece.part_end_pos;
 		member->writes++;
 		p->counts.writes++;
-		p->counts.write_bytes += length;
+		p->counts.write_bytes += piece.length;
 	}
 }
 
@@ -231,7 +322,10 @@ void petal_primary_wrote(struct petal_primary *p, unsigned i, uint64_t end_pos)
 
 	if (member->writes > 0)
 		member->writes--;
-	if (member->attached && end_pos > member->wrote_pos)
+	/* The last one may have stopped short of a padding that is not sent. */
+	if (member->writes == 0)
+		member->wrote_pos = member->sent_pos;
+	else if (end_pos > member->wrote_pos)
 		member->wrote_pos = end_pos;
 }
 
@@ -245,11 +339,13 @@ int petal_primary_acked(struct petal_primary *p, unsigned i)
 
 	if (!member->attached)
 		return 0;
-	if (memory_pos > member->sent_pos || disk_pos > member->sent_pos ||
-	    memory_pos < member->memory_pos || disk_pos < member->disk_pos)
+	/* It may be ahead of sent_pos: with what an earlier link left there. */
+	if (memory_pos > p->accepted.pos || disk_pos > p->accepted.pos)
 		return -PETAL_ECORRUPT;
-	member->memory_pos = memory_pos;
-	member->disk_pos = disk_pos;
+	if (memory_pos > member->memory_pos)
+		member->memory_pos = memory_pos;
+	if (disk_pos > member->disk_pos)
+		member->disk_pos = disk_pos;
 	member->disk_failed = atomic_load_explicit(
 		&p->log->acks[i].disk_failed, memory_order_relaxed) != 0;
 	return 0;
@@ -282,12 +378,14 @@ void petal_primary_join(struct petal_primary *p, unsigned i,
 		.sent_pos = start.pos,
 		.wrote_pos = start.pos,
 		.memory_pos = start.pos,
-		.disk_pos = start.pos,
 		.joined_pos = p->accepted.pos,
 	};
 	atomic_store_explicit(&p->log->acks[i].memory_pos, start.pos,
 			      memory_order_relaxed);
-	atomic_store_explicit(&p->log->acks[i].disk_pos, start.pos,
+	/* How far its disk is it has not said, and its memory says nothing. */
+	atomic_store_explicit(&p->log->acks[i].disk_pos, 0,
+			      memory_order_relaxed);
+	atomic_store_explicit(&p->log->acks[i].disk_failed, 0,
 			      memory_order_relaxed);
 	p->ordered_trim_pos = 0;
 	*ret_start = start;
@@ -328,14 +426,20 @@ static void admit_learners(struct petal_primary *p)
 static void journal(struct petal_primary *p)
 {
 	struct petal_record_cursor to;
+	int err;
 
 	if (p->journal_busy || p->journal_frozen ||
 	    p->journaled_to.pos == p->accepted.pos)
 		return;
 	to = petal_log_batch(p->log, &p->journaled_to, &p->accepted);
-	if (p->port.journal(p->port.self, &p->journaled_to, &to, p->trim_pos) <
-	    0)
+	err = p->port.journal(p->port.self, &p->journaled_to, &to, p->trim_pos);
+	if (err == -EAGAIN || err == -EBUSY)
 		return;
+	/* It may have failed with another ring's batch. */
+	if (err < 0) {
+		p->journal_frozen = true;
+		return;
+	}
 	p->journal_busy = true;
 	p->journaled_to = to;
 }
@@ -442,6 +546,21 @@ static uint64_t visible_pos(const struct petal_primary *p)
 
 /* Queues. */
 
+/* What is settled may still lie in the table: it goes when there is need. */
+static int put(struct petal_primary *p, uint32_t queue,
+	       const struct petal_queue_item *item, unsigned *woken)
+{
+	struct petal_queue *table = &p->log->queues[queue - 1];
+	int err = petal_queue_put(table, item);
+
+	if (err == -EAGAIN) {
+		petal_queue_collect(table, visible_pos(p));
+		err = petal_queue_put(table, item);
+	}
+	woken[queue - 1] += err == 0;
+	return err;
+}
+
 static int dispatch_txn(struct petal_primary *p,
 			const struct petal_mpsc_view *view, unsigned *woken)
 {
@@ -464,11 +583,9 @@ static int dispatch_txn(struct petal_primary *p,
 			.length = txn.puts[i].length,
 		};
 
-		err = petal_queue_put(&p->log->queues[txn.puts[i].queue - 1],
-				      &item);
+		err = put(p, txn.puts[i].queue, &item, woken);
 		if (err < 0)
 			return err;
-		woken[txn.puts[i].queue - 1]++;
 	}
 	if (err == 0)
 		p->dispatched_puts = 0;
@@ -486,19 +603,15 @@ static int dispatch_data(struct petal_primary *p,
 		.offset = PETAL_RECORD_DURABLE_BYTES,
 		.length = view->length - PETAL_RECORD_ENVELOPE_BYTES,
 	};
-	int err;
 
 	if (queue == 0 || view->type >= PETAL_RECORD_TYPE_OURS)
 		return 0;
 	if (queue > p->log->geometry.queue_count)
 		return -PETAL_ECORRUPT;
-	err = petal_queue_put(&p->log->queues[queue - 1], &item);
-	if (err == 0)
-		woken[queue - 1]++;
-	return err;
+	return put(p, queue, &item, woken);
 }
 
-/* Returns 0, -EAGAIN when a lease table is full, or -PETAL_ECORRUPT. */
+/* Returns 0, -EAGAIN when it has to wait, or -PETAL_ECORRUPT. */
 static int dispatch_one(struct petal_primary *p, unsigned *woken)
 {
 	struct petal_mpsc_view view;
@@ -507,6 +620,9 @@ static int dispatch_one(struct petal_primary *p, unsigned *woken)
 	if (petal_mpsc_peek(&p->log->ring, p->dispatched_pos, &view) != 0 ||
 	    view.length < PETAL_RECORD_ENVELOPE_BYTES)
 		return -PETAL_ECORRUPT;
+	/* A mark counts bytes; a record is visible when all of it is. */
+	if (view.end > visible_pos(p))
+		return -EAGAIN;
 	if (view.type == PETAL_RECORD_TYPE_TXN)
 		err = dispatch_txn(p, &view, woken);
 	else
@@ -678,6 +794,9 @@ static void free_owner(struct petal_primary *p, uint32_t i)
 {
 	for (unsigned q = 0; q < p->log->geometry.queue_count; q++)
 		petal_queue_reclaim(&p->log->queues[q], i);
+	/* A wish that it left would be taken for its successor's. */
+	atomic_store_explicit(&p->log->ring.intents[i].pos, PETAL_MPSC_NOWHERE,
+			      memory_order_release);
 	p->owners[i].attached = false;
 	p->owners[i].dead = false;
 }

@@ -67,6 +67,7 @@ struct petal_primary_member {
 	bool disk_failed; /* its journal is frozen: nothing waits for it */
 	unsigned writes; /* in flight */
 	uint64_t sent_pos;
+	uint64_t part_end_pos; /* of a record that goes out in parts, or 0 */
 	uint64_t wrote_pos;
 	uint64_t memory_pos;
 	uint64_t disk_pos;
@@ -166,7 +167,8 @@ void petal_primary_bury(struct petal_primary *primary, uint32_t owner);
 
 /**
  * petal_primary_join() - a backup is connected and says how far its log goes
- * @theirs: end of the log that it holds, lsn 0 when it holds none
+ * @theirs: end of the log that it holds in memory, lsn 0 when it holds none;
+ *	how far its disk goes its first acknowledgement will say
  * @voter: its incarnation is the one in the ring's configuration
  * @ret_start: where its log has to go on from
  *
@@ -199,8 +201,11 @@ void petal_primary_wrote(struct petal_primary *primary, unsigned member,
 /**
  * petal_primary_acked() - a member's acknowledgement line has changed
  *
- * Return: 0, or -PETAL_ECORRUPT when it claims what was never sent or goes
- * back: the caller drops the member.
+ * One-sided writes may overtake each other, and be seen half landed: a line
+ * that goes back is old news and changes nothing.
+ *
+ * Return: 0, or -PETAL_ECORRUPT when it claims what was never accepted: the
+ * caller drops the member.
  */
 int petal_primary_acked(struct petal_primary *primary, unsigned member);
 

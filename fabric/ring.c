@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <jansson.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "actors/batch.h"
@@ -87,12 +87,12 @@ int petal_ring_queue(const struct petal_ring *ring, const char *name)
 	return -ENOENT;
 }
 
-/* The node's socket ends with it, and says nothing otherwise. */
+/* The node's socket ends with it. A late answer may lie before the end. */
 static bool node_is_gone(const struct petal_ring *ring)
 {
-	char byte;
+	struct pollfd node = { .fd = ring->node->fd };
 
-	return recv(ring->node->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+	return poll(&node, 1, 0) == 1;
 }
 
 static int state_of(const struct petal_ring *ring)
