@@ -42,12 +42,12 @@ struct petal_message {
 	const void *bytes;
 	uint32_t length;
 	uint32_t queue;
-	uint64_t lsn;	      /* of its record */
-	uint64_t pos;	      /* where that lies in the ring */
-	uint32_t index;	      /* within its record */
+	uint64_t lsn;         /* of its record */
+	uint64_t pos;         /* where that lies in the ring */
+	uint32_t index;       /* within its record */
 	uint32_t redelivered; /* how often it was handed out before */
 	uint64_t ordinal;     /* the lease: which slot of the queue, */
-	uint64_t lease;	      /* and its state, owner and generation */
+	uint64_t lease;       /* and its state, owner and generation */
 };
 
 /* A message to put, in one piece. */

@@ -166,8 +166,8 @@ struct petal_doorbell *petal_queue_bell(struct petal_queue *queue)
 static void lower_hint(struct petal_queue *queue, uint64_t ordinal)
 {
 	struct petal_queue_shared *shared = queue->shared;
-	uint64_t seen = atomic_load_explicit(&shared->hint,
-					     memory_order_relaxed);
+	uint64_t seen =
+		atomic_load_explicit(&shared->hint, memory_order_relaxed);
 	uint64_t at, next;
 
 	do {
@@ -224,8 +224,8 @@ static uint64_t deadline_set(struct petal_queue_slot *slot, uint64_t word,
 {
 	uint64_t next = ((deadline_ns + DEADLINE_MASK) & ~DEADLINE_MASK) |
 			(generation_of(word) & DEADLINE_MASK);
-	uint64_t seen = atomic_load_explicit(&slot->deadline,
-					     memory_order_acquire);
+	uint64_t seen =
+		atomic_load_explicit(&slot->deadline, memory_order_acquire);
 
 	/* If the lease has ended since, what we saw may be the next one's. */
 	if (!deadline_is_of(seen, word) &&
@@ -256,8 +256,8 @@ static bool describe(struct petal_queue_slot *slot, uint64_t word,
 		.length = atomic_load_explicit(&slot->length,
 					       memory_order_acquire),
 	};
-	uint64_t ordinal = atomic_load_explicit(&slot->ordinal,
-						memory_order_acquire);
+	uint64_t ordinal =
+		atomic_load_explicit(&slot->ordinal, memory_order_acquire);
 	uint32_t generation = atomic_load_explicit(&slot->put_generation,
 						   memory_order_acquire);
 
@@ -275,8 +275,8 @@ int petal_queue_take(struct petal_queue *queue, uint32_t owner, uint64_t now_ns,
 		     uint32_t *ret_redelivered)
 {
 	struct petal_queue_shared *shared = queue->shared;
-	uint32_t clerk = atomic_load_explicit(&shared->owner,
-					      memory_order_relaxed);
+	uint32_t clerk =
+		atomic_load_explicit(&shared->owner, memory_order_relaxed);
 	uint64_t hint, at, low, end, word = 0;
 	struct petal_queue_slot *slot;
 
@@ -310,8 +310,8 @@ static bool return_slot(struct petal_queue *queue,
 			struct petal_queue_slot *slot, uint64_t word)
 {
 	uint64_t ready = word_of(PETAL_QUEUE_READY, 0, generation_of(word));
-	uint64_t ordinal = atomic_load_explicit(&slot->ordinal,
-						memory_order_relaxed);
+	uint64_t ordinal =
+		atomic_load_explicit(&slot->ordinal, memory_order_relaxed);
 
 	/* [BACK] Release: whatever the holder did with it is over. */
 	if (!atomic_compare_exchange_strong_explicit(&slot->word, &word, ready,
@@ -340,9 +340,9 @@ int petal_queue_check(struct petal_queue *queue,
 	uint64_t word = atomic_load_explicit(
 		&slot_at(queue, lease->ordinal)->word, memory_order_relaxed);
 
-	return state_of(word) == PETAL_QUEUE_LEASED && word == lease->word ?
-		       0 :
-		       -ESTALE;
+	return state_of(word) == PETAL_QUEUE_LEASED && word == lease->word
+		       ? 0
+		       : -ESTALE;
 }
 
 int petal_queue_own(struct petal_queue *queue, uint32_t owner)
@@ -359,8 +359,7 @@ int petal_queue_own(struct petal_queue *queue, uint32_t owner)
 
 /* [REUSE] Release: who sees any of this sees that the old leases are over. */
 static void fill_slot(struct petal_queue_slot *slot, uint64_t ordinal,
-		      const struct petal_queue_item *item,
-		      uint64_t generation)
+		      const struct petal_queue_item *item, uint64_t generation)
 {
 	atomic_store_explicit(&slot->ordinal, ordinal, memory_order_release);
 	atomic_store_explicit(&slot->lsn, item->lsn, memory_order_release);
@@ -386,10 +385,9 @@ int petal_queue_put(struct petal_queue *queue,
 		return -EAGAIN;
 	fill_slot(slot, end, item, generation_of(word));
 	/* [OFFER] The descriptor is whole before anybody can lease it. */
-	atomic_store_explicit(&slot->word,
-			      word_of(PETAL_QUEUE_READY, 0,
-				      generation_of(word)),
-			      memory_order_release);
+	atomic_store_explicit(
+		&slot->word, word_of(PETAL_QUEUE_READY, 0, generation_of(word)),
+		memory_order_release);
 	atomic_store_explicit(&shared->end, end + 1, memory_order_release);
 	return 0;
 }
@@ -469,9 +467,9 @@ static void find_stray(struct petal_queue *queue)
 {
 	struct petal_queue_shared *shared = queue->shared;
 	uint64_t low = atomic_load_explicit(&shared->low, memory_order_relaxed);
-	uint64_t hint = atomic_load_explicit(&shared->hint,
-					     memory_order_seq_cst) &
-			HINT_ORDINAL_MASK;
+	uint64_t hint =
+		atomic_load_explicit(&shared->hint, memory_order_seq_cst) &
+		HINT_ORDINAL_MASK;
 
 	for (uint64_t n = 0; low < hint && n < queue->slot_count; low++, n++) {
 		uint64_t word = atomic_load_explicit(&slot_at(queue, low)->word,
@@ -496,14 +494,14 @@ unsigned petal_queue_expire(struct petal_queue *queue, uint64_t now_ns,
 
 	for (; low < end; low++) {
 		struct petal_queue_slot *slot = slot_at(queue, low);
-		uint64_t word = atomic_load_explicit(&slot->word,
-						     memory_order_relaxed);
+		uint64_t word =
+			atomic_load_explicit(&slot->word, memory_order_relaxed);
 		uint64_t deadline_ns;
 
 		if (state_of(word) != PETAL_QUEUE_LEASED)
 			continue;
-		deadline_ns = deadline_set(slot, word,
-					   now_ns + queue->lease_ns);
+		deadline_ns =
+			deadline_set(slot, word, now_ns + queue->lease_ns);
 		if (deadline_ns > now_ns) {
 			if (deadline_ns < next_ns)
 				next_ns = deadline_ns;
@@ -530,8 +528,8 @@ unsigned petal_queue_reclaim(struct petal_queue *queue, uint32_t owner)
 						memory_order_relaxed);
 	for (; low < end; low++) {
 		struct petal_queue_slot *slot = slot_at(queue, low);
-		uint64_t word = atomic_load_explicit(&slot->word,
-						     memory_order_relaxed);
+		uint64_t word =
+			atomic_load_explicit(&slot->word, memory_order_relaxed);
 
 		if (state_of(word) == PETAL_QUEUE_LEASED &&
 		    owner_of(word) == owner && return_slot(queue, slot, word))
@@ -565,8 +563,8 @@ void petal_queue_counts(const struct petal_queue *queue,
 	struct petal_queue_shared *shared = queue->shared;
 	uint64_t low = atomic_load_explicit(&shared->low, memory_order_relaxed);
 	uint64_t end = atomic_load_explicit(&shared->end, memory_order_acquire);
-	uint64_t released = atomic_load_explicit(&shared->released,
-						 memory_order_relaxed);
+	uint64_t released =
+		atomic_load_explicit(&shared->released, memory_order_relaxed);
 	struct petal_queue_counts counts = {
 		.enqueued = end,
 		.done = low,

@@ -74,8 +74,8 @@ enum petal_queue_state {
 /* Where a message lies. */
 struct petal_queue_item {
 	uint64_t lsn;
-	uint64_t pos;	 /* of its record */
-	uint32_t index;	 /* within its record */
+	uint64_t pos;    /* of its record */
+	uint32_t index;  /* within its record */
 	uint32_t offset; /* of its bytes from pos */
 	uint32_t length;
 };
@@ -101,7 +101,7 @@ struct petal_queue_counts {
 	uint64_t redelivered; /* handed out again, for any reason */
 	uint64_t expired;     /* of these, at the deadline */
 	uint64_t reclaimed;   /* of these, after a proved death */
-	uint64_t stale;	      /* acknowledgements refused */
+	uint64_t stale;       /* acknowledgements refused */
 };
 
 struct petal_queue_shared; /* what lies in the memory: queue.c */

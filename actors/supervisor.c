@@ -156,8 +156,8 @@ static _Noreturn void child_main(const struct child *child, pid_t parent,
  */
 static pid_t clone_process(int *ret_pidfd)
 {
-	return (pid_t)syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL,
-			      ret_pidfd, NULL, 0);
+	return (pid_t)syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, ret_pidfd,
+			      NULL, 0);
 }
 
 /* Blocks until the process is gone; for those that are about to be. */
@@ -631,12 +631,12 @@ static int watch_timer(struct petal_supervisor *supervisor)
 	supervisor->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (supervisor->epoll_fd < 0)
 		return -errno;
-	supervisor->timer_fd = timerfd_create(CLOCK_MONOTONIC,
-					      TFD_CLOEXEC | TFD_NONBLOCK);
+	supervisor->timer_fd =
+		timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (supervisor->timer_fd < 0)
 		return -errno;
-	if (epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_ADD,
-		      supervisor->timer_fd, &event) < 0)
+	if (epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_ADD, supervisor->timer_fd,
+		      &event) < 0)
 		return -errno;
 	return 0;
 }
@@ -651,9 +651,9 @@ int petal_supervisor_open(const struct petal_supervisor_options *options,
 	    options->children_max < 1 ||
 	    options->children_max > PETAL_SUPERVISOR_CHILDREN_MAX)
 		return -EINVAL;
-	supervisor = calloc(1, sizeof(*supervisor) +
-				       options->children_max *
-					       sizeof(struct child));
+	supervisor =
+		calloc(1, sizeof(*supervisor) +
+				  options->children_max * sizeof(struct child));
 	if (!supervisor)
 		return -ENOMEM;
 	supervisor->epoll_fd = -1;
@@ -745,8 +745,8 @@ int petal_supervisor_stop_child(struct petal_supervisor *supervisor,
 	return 0;
 }
 
-int petal_supervisor_signal(struct petal_supervisor *supervisor,
-			    uint32_t id, int signal)
+int petal_supervisor_signal(struct petal_supervisor *supervisor, uint32_t id,
+			    int signal)
 {
 	struct child *child = find_child(supervisor, id);
 

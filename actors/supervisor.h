@@ -237,8 +237,8 @@ int petal_supervisor_stop_child(struct petal_supervisor *supervisor,
  * Return: 0; -ENOENT if there is no such child; -ESRCH if it has no process
  * just now; -EINVAL for a bad signal.
  */
-int petal_supervisor_signal(struct petal_supervisor *supervisor,
-			    uint32_t child, int signal);
+int petal_supervisor_signal(struct petal_supervisor *supervisor, uint32_t child,
+			    int signal);
 
 /**
  * petal_supervisor_count() - how many children there are

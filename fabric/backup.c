@@ -18,8 +18,8 @@ void petal_backup_open(struct petal_backup *b, struct petal_log *log,
 }
 
 /* Copy a range into the data area, over its end if need be. */
-static void put_bytes(struct petal_backup *b, uint64_t pos, const uint8_t *bytes,
-		      uint64_t length)
+static void put_bytes(struct petal_backup *b, uint64_t pos,
+		      const uint8_t *bytes, uint64_t length)
 {
 	uint64_t run = petal_log_run(b->log, pos, pos + length);
 
@@ -47,9 +47,9 @@ begin_at(const struct petal_record_cursor *from, const void *bytes)
 static bool rest_has_landed(const void *bytes, uint64_t extent)
 {
 	const struct petal_record *record = bytes;
-	uint64_t used = PETAL_RECORD_HEADER_BYTES +
-			(uint64_t)__atomic_load_n(&record->length,
-						  __ATOMIC_RELAXED);
+	uint64_t used =
+		PETAL_RECORD_HEADER_BYTES +
+		(uint64_t)__atomic_load_n(&record->length, __ATOMIC_RELAXED);
 
 	if (__atomic_load_n(&record->type, __ATOMIC_RELAXED) ==
 	    PETAL_RECORD_TYPE_PADDING)
@@ -67,9 +67,8 @@ static int check_next(struct petal_backup *b, uint64_t to_pos)
 	const void *bytes = petal_log_at(b->log, next.pos);
 	int outcome;
 
-	outcome = petal_record_check(bytes,
-				     petal_log_run(b->log, next.pos, to_pos),
-				     &next);
+	outcome = petal_record_check(
+		bytes, petal_log_run(b->log, next.pos, to_pos), &next);
 	if (outcome != 0)
 		return outcome;
 	if (!rest_has_landed(bytes, next.pos - b->cursor.pos))
@@ -164,7 +163,8 @@ static void journal(struct petal_backup *b)
 	b->journaled_to = to;
 }
 
-void petal_backup_journaled(struct petal_backup *b, uint64_t end_pos, int status)
+void petal_backup_journaled(struct petal_backup *b, uint64_t end_pos,
+			    int status)
 {
 	bool stale = b->journal_stale;
 

@@ -51,8 +51,8 @@ struct petal_backup {
 	uint64_t told_memory_pos;
 	uint64_t told_disk_pos;
 	unsigned self; /* our member index: which line we acknowledge in */
-	bool started;	 /* the primary told us where to go on */
-	bool told;	 /* what the three words say, since then */
+	bool started;  /* the primary told us where to go on */
+	bool told;     /* what the three words say, since then */
 	bool told_frozen;
 	bool journal_busy;
 	bool journal_stale; /* what is in flight is of a log that was */
@@ -80,8 +80,7 @@ void petal_backup_open(struct petal_backup *backup, struct petal_log *log,
  */
 int petal_backup_restore(struct petal_backup *backup,
 			 const struct petal_record_cursor *from,
-			 const void *bytes, uint64_t length,
-			 uint64_t trim_pos);
+			 const void *bytes, uint64_t length, uint64_t trim_pos);
 
 /**
  * petal_backup_start() - the primary says where our log goes on

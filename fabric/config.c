@@ -275,9 +275,10 @@ static int missing(struct petal_config *c, const char *path, char *error)
 		err = petal_member_check(&one, 1, one.node);
 		if (err == 0 && c->nodes[i].registry[0] != '\0')
 			continue;
-		snprintf(error, PETAL_CONFIG_ERROR_BYTES,
-			 "%s: [node %u] needs name, domain, fabric and registry",
-			 path, one.node);
+		snprintf(
+			error, PETAL_CONFIG_ERROR_BYTES,
+			"%s: [node %u] needs name, domain, fabric and registry",
+			path, one.node);
 		return -EINVAL;
 	}
 	return 0;

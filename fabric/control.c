@@ -50,9 +50,9 @@ int petal_control_send(int fd, const json_t *object, const int *fds,
 	if (text == NULL)
 		return -ENOMEM;
 	length = strlen(text);
-	err = length > PETAL_CONTROL_BYTES_MAX ?
-		      -EMSGSIZE :
-		      send_packet(fd, text, length, fds, fd_count);
+	err = length > PETAL_CONTROL_BYTES_MAX
+		      ? -EMSGSIZE
+		      : send_packet(fd, text, length, fds, fd_count);
 	free(text);
 	return err;
 }
@@ -72,8 +72,7 @@ static void take_fds(struct msghdr *message, int *ret_fds, unsigned fd_max)
 		for (size_t i = 0; i < count; i++) {
 			int fd;
 
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int),
-			       sizeof(fd));
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
 			if (kept < fd_max)
 				ret_fds[kept++] = fd;
 			else

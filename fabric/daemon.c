@@ -45,8 +45,8 @@ int daemon_watch(struct daemon *d, int fd, enum daemon_tag tag, unsigned index)
 		.data.u64 = (uint64_t)index << 8 | (uint64_t)tag,
 	};
 
-	return epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno :
-								       0;
+	return epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno
+								     : 0;
 }
 
 void daemon_unwatch(struct daemon *d, int fd)
@@ -181,8 +181,8 @@ static int say_registry(const struct daemon *d, const char *dir, int err)
 		why = "this node has run before, and it is gone";
 	else if (err == -PETAL_EDATALOSS)
 		why = "this node has voted before, and its log is gone";
-	fprintf(stderr, "petald: cannot join the registry from '%s': %s\n",
-		dir, why);
+	fprintf(stderr, "petald: cannot join the registry from '%s': %s\n", dir,
+		why);
 	return err;
 }
 
@@ -206,9 +206,8 @@ static int open_registry(struct daemon *d, const uint8_t cluster[16],
 	options.must_exist = stats.replayed_batches > 0;
 
 	/* The first few nodes vote; a cluster of more has enough with them. */
-	for (unsigned i = 0; i < d->config.node_count &&
-			     i < PETAL_REGISTRY_VOTERS_MAX;
-	     i++) {
+	for (unsigned i = 0;
+	     i < d->config.node_count && i < PETAL_REGISTRY_VOTERS_MAX; i++) {
 		voters[i].node = d->config.nodes[i].member.node;
 		memcpy(voters[i].address, d->config.nodes[i].registry,
 		       sizeof(voters[i].address));
@@ -260,11 +259,10 @@ static void raise_files(void)
 {
 	struct rlimit files;
 
-	if (getrlimit(RLIMIT_NOFILE, &files) < 0 ||
-	    files.rlim_cur >= FILES_MAX)
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= FILES_MAX)
 		return;
-	files.rlim_cur = files.rlim_max < FILES_MAX ? files.rlim_max :
-						      FILES_MAX;
+	files.rlim_cur = files.rlim_max < FILES_MAX ? files.rlim_max
+						    : FILES_MAX;
 	setrlimit(RLIMIT_NOFILE, &files);
 }
 
@@ -448,8 +446,8 @@ static uint64_t sleep_ns(const struct daemon *d)
 		wake_ns = other_ns;
 	if (wake_ns <= d->now_ns)
 		return 0;
-	return wake_ns - d->now_ns < SLEEP_NS_MAX ? wake_ns - d->now_ns :
-						    SLEEP_NS_MAX;
+	return wake_ns - d->now_ns < SLEEP_NS_MAX ? wake_ns - d->now_ns
+						  : SLEEP_NS_MAX;
 }
 
 static int wait_ready(struct daemon *d, uint64_t timeout_ns)
@@ -533,8 +531,9 @@ static bool read_fd(const char *text, int *ret_fd)
 		*ret_fd = (int)fd;
 		return true;
 	}
-	fprintf(stderr, "petald: --ready-fd is '%s', expected a descriptor's "
-			"number\n",
+	fprintf(stderr,
+		"petald: --ready-fd is '%s', expected a descriptor's "
+		"number\n",
 		text);
 	return false;
 }

@@ -35,7 +35,7 @@
 #define DAEMON_RINGS_MAX 32u
 #define DAEMON_RESTORED_MAX 1024u /* PETAL_JOURNAL_RINGS_MAX */
 #define DAEMON_CLIENTS_MAX 128u
-#define DAEMON_OPENS_MAX 8u  /* rings open in one client */
+#define DAEMON_OPENS_MAX 8u /* rings open in one client */
 #define DAEMON_SWAPS_MAX 64u
 #define DAEMON_FLIGHTS 8u /* writes under way to one member of one ring */
 
@@ -55,11 +55,11 @@ enum daemon_role {
 };
 
 struct daemon_member {
-	struct petal_wire_key data;  /* the primary writes records there */
+	struct petal_wire_key data; /* the primary writes records there */
 	struct petal_wire_key lines; /* orders on a backup, acks on the primary */
 	bool keyed;
-	bool closed; /* it has said that it writes to us no more */
-	bool order_due; /* our orders line did not get through */
+	bool closed;        /* it has said that it writes to us no more */
+	bool order_due;     /* our orders line did not get through */
 	uint64_t ended_pos; /* highest end of a write that is over */
 	struct daemon_flight flights[DAEMON_FLIGHTS];
 };
@@ -86,7 +86,7 @@ struct daemon_ring {
 	};
 	int bell_fd;
 	uint64_t journal_trim_pos; /* as the journal knows it, of a primary */
-	uint64_t offer_ns;  /* a backup offers itself again then */
+	uint64_t offer_ns;         /* a backup offers itself again then */
 };
 
 /* The live bytes that the journal held of a ring when we started. */
@@ -207,8 +207,7 @@ enum daemon_tag {
 	DAEMON_TAG_BELL,
 };
 
-int daemon_watch(struct daemon *d, int fd, enum daemon_tag tag,
-		 unsigned index);
+int daemon_watch(struct daemon *d, int fd, enum daemon_tag tag, unsigned index);
 void daemon_unwatch(struct daemon *d, int fd);
 
 /* Reads an eventfd empty. */

@@ -67,6 +67,14 @@ static void agree(struct daemon *d, struct daemon_client *client)
 	answer(d, client, json_pack("{s:b}", "ok", 1), NULL, 0);
 }
 
+/* Made in the registry, while no memory for it could be had here. */
+static bool is_unopened(struct daemon *d, const struct daemon_swap *swap)
+{
+	return swap->kind == DAEMON_SWAP_CREATE &&
+	       daemon_rings_find(
+		       d, swap->key + strlen(PETAL_RING_CONFIG_PREFIX)) == NULL;
+}
+
 void daemon_clients_answer(struct daemon *d, const struct daemon_swap *swap,
 			   int status)
 {
@@ -77,7 +85,11 @@ void daemon_clients_answer(struct daemon *d, const struct daemon_swap *swap,
 		return;
 	client->request_id = swap->client_request_id;
 	daemon_rings_reconcile(d);
-	if (status == 0)
+	if (status == 0 && is_unopened(d, swap))
+		refuse(d, client, -ENOMEM,
+		       "the ring was made, but not opened here: petald said "
+		       "why; delete it");
+	else if (status == 0)
 		agree(d, client);
 	else if (status == -PETAL_ECONFLICT)
 		refuse(d, client, -EEXIST,
@@ -279,9 +291,9 @@ static int place(struct daemon *d, struct petal_ring_config *config)
 	config->primary = config->members[0];
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++)
 		strcpy(config->incs[i],
-		       config->members[i] == d->config.self ?
-			       d->inc :
-			       d->peers[config->members[i]].inc);
+		       config->members[i] == d->config.self
+			       ? d->inc
+			       : d->peers[config->members[i]].inc);
 	return 0;
 }
 
@@ -301,10 +313,9 @@ static void submit(struct daemon *d, struct daemon_client *client,
 		json_decref(object);
 	}
 	if (kind == DAEMON_SWAP_DELETE || text != NULL)
-		swap = daemon_swaps_add(d, kind, key, config->version,
-					text == NULL ? "" : text,
-					text == NULL ? 0 :
-						       (uint32_t)strlen(text));
+		swap = daemon_swaps_add(
+			d, kind, key, config->version, text == NULL ? "" : text,
+			text == NULL ? 0 : (uint32_t)strlen(text));
 	free(text);
 	if (swap == NULL) {
 		refuse(d, client, -EAGAIN, "too many changes are under way");
@@ -343,8 +354,9 @@ static void on_ring_create(struct daemon *d, struct daemon_client *client,
 		return;
 	}
 	if (daemon_rings_full(d)) {
-		refuse(d, client, -EUSERS, "there are as many rings as a node "
-					   "keeps");
+		refuse(d, client, -EUSERS,
+		       "there are as many rings as a node "
+		       "keeps");
 		return;
 	}
 	err = place(d, &config);
@@ -418,9 +430,9 @@ static json_t *journal_json(const struct daemon *d)
 			 "s:b}",
 			 "engine", stats.engine, "direct", stats.direct,
 			 "memory_only", stats.memory_only, "refused_full",
-			 (json_int_t)stats.refused_full,
-			 "capacity_bytes", (json_int_t)stats.capacity_bytes,
-			 "used_bytes", (json_int_t)stats.used_bytes, "batches",
+			 (json_int_t)stats.refused_full, "capacity_bytes",
+			 (json_int_t)stats.capacity_bytes, "used_bytes",
+			 (json_int_t)stats.used_bytes, "batches",
 			 (json_int_t)stats.batches, "copied_bytes",
 			 (json_int_t)stats.copied_bytes, "direct_bytes",
 			 (json_int_t)stats.direct_bytes, "replayed_batches",
@@ -451,9 +463,9 @@ static json_t *registry_json(const struct daemon *d)
 
 	petal_registry_status(d->registry, &s);
 	return json_pack("{s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "leader",
-			 (int)s.leader, "failed", s.failed, "keys",
-			 (int)s.keys, "revision", (json_int_t)s.revision,
-			 "conflicts", (json_int_t)s.conflicts, "refused",
+			 (int)s.leader, "failed", s.failed, "keys", (int)s.keys,
+			 "revision", (json_int_t)s.revision, "conflicts",
+			 (json_int_t)s.conflicts, "refused",
 			 (json_int_t)s.refused, "swaps_given_up",
 			 (json_int_t)d->counts.swaps_given_up);
 }
@@ -506,8 +518,7 @@ static void serve(struct daemon *d, struct daemon_client *client,
 	const char *op = json_string_value(json_object_get(request, "op"));
 	const char *name = json_string_value(json_object_get(request, "name"));
 
-	client->request_id =
-		json_integer_value(json_object_get(request, "id"));
+	client->request_id = json_integer_value(json_object_get(request, "id"));
 	if (op == NULL)
 		op = "";
 	if (strcmp(op, "hello") == 0)

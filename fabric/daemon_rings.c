@@ -27,7 +27,7 @@
 
 #define OFFER_NS PETAL_MS(200)
 #define CLOSE_NS PETAL_S(5) /* for others to say that they write no more */
-#define LINES_BYTES 8192u  /* the acks page and the orders page */
+#define LINES_BYTES 8192u   /* the acks page and the orders page */
 #define ORDERS_OFFSET 4096u
 
 /* A cookie names ring slot, member, flight and the ring's generation. */
@@ -124,11 +124,11 @@ static void port_order(void *self, unsigned member)
 static int port_acknowledge(void *self)
 {
 	struct daemon_ring *ring = self;
-	int primary = petal_ring_config_member(&ring->config,
-					       ring->config.primary);
+	int primary =
+		petal_ring_config_member(&ring->config, ring->config.primary);
 
-	return write_lines(ring, (unsigned)primary,
-			   &ring->log.acks[ring->self], sizeof(*ring->log.acks),
+	return write_lines(ring, (unsigned)primary, &ring->log.acks[ring->self],
+			   sizeof(*ring->log.acks),
 			   ring->self * sizeof(*ring->log.acks));
 }
 
@@ -218,8 +218,8 @@ static enum daemon_role role_of(const struct daemon *d,
 		return DAEMON_NOT_MEMBER;
 	if (config->primary != d->config.self)
 		return DAEMON_BACKUP;
-	return strcmp(config->incs[self], d->inc) == 0 ? DAEMON_PRIMARY :
-							  DAEMON_LOST;
+	return strcmp(config->incs[self], d->inc) == 0 ? DAEMON_PRIMARY
+						       : DAEMON_LOST;
 }
 
 static int open_memory(struct daemon_ring *ring)
@@ -321,8 +321,9 @@ static void open_ring(struct daemon *d, const struct petal_ring_config *config)
 	int err = 0;
 
 	if (ring == NULL) {
-		fprintf(stderr, "petald: ring '%s' is one more than the %u that "
-				"a node keeps\n",
+		fprintf(stderr,
+			"petald: ring '%s' is one more than the %u that "
+			"a node keeps\n",
 			config->name, DAEMON_RINGS_MAX);
 		return;
 	}
@@ -383,8 +384,9 @@ static int visit_config(void *arg, const char *key, const void *value,
 
 	if (petal_ring_config_parse(name, value, length, version, &config) <
 	    0) {
-		fprintf(stderr, "petald: the registry's value of '%s' makes no "
-				"sense\n",
+		fprintf(stderr,
+			"petald: the registry's value of '%s' makes no "
+			"sense\n",
 			key);
 		return 0;
 	}
@@ -437,7 +439,8 @@ void daemon_rings_offered(struct daemon *d, uint32_t peer, uint64_t id,
 	    ring->config.epoch != epoch)
 		return;
 	i = petal_ring_config_member(&ring->config, peer);
-	if (i < 0 || d->peers[peer].inc[0] == '\0' || keys->data.bytes < ring->config.data_bytes ||
+	if (i < 0 || d->peers[peer].inc[0] == '\0' ||
+	    keys->data.bytes < ring->config.data_bytes ||
 	    keys->lines.bytes < LINES_BYTES) {
 		d->counts.bad_messages++;
 		return;
@@ -583,17 +586,16 @@ void daemon_rings_journaled(struct daemon *d,
  * A ring at rest appends nothing that would tell the journal, and what it no
  * longer needs would keep the space of all others: ours, and the backups'.
  */
-static bool tell_trim(struct daemon *d, struct daemon_ring *ring)
+static void tell_trim(struct daemon *d, struct daemon_ring *ring)
 {
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
 		if (ring->members[i].order_due)
 			port_order(ring, i);
 	}
 	if (ring->primary.trim_pos == ring->journal_trim_pos)
-		return false;
+		return;
 	ring->journal_trim_pos = ring->primary.trim_pos;
 	petal_journal_trim(d->journal, ring->config.id, ring->journal_trim_pos);
-	return true;
 }
 
 static int step_primary(struct daemon *d, struct daemon_ring *ring)
@@ -611,8 +613,8 @@ static int step_primary(struct daemon *d, struct daemon_ring *ring)
 			"sense at position %" PRIu64 "\n",
 			ring->config.name, ring->primary.accepted.pos);
 	}
-	/* Another ring may have waited for that space. */
-	return tell_trim(d, ring) || more > 0;
+	tell_trim(d, ring);
+	return more > 0;
 }
 
 /* The journal reads from where the primary will write. */
@@ -656,8 +658,8 @@ static bool is_written_to(const struct daemon *d,
 
 		if (i == ring->self || !d->peers[node].up || member->closed)
 			continue;
-		if (ring->role == DAEMON_PRIMARY ? member->keyed :
-						   node == ring->config.primary)
+		if (ring->role == DAEMON_PRIMARY ? member->keyed
+						 : node == ring->config.primary)
 			return true;
 	}
 	return false;
@@ -711,9 +713,9 @@ uint64_t daemon_rings_next_ns(const struct daemon *d)
 			continue;
 		if (ring->closing)
 			/* Later than that it waits for a descriptor. */
-			ring_ns = d->now_ns < ring->close_ns ?
-					  ring->close_ns :
-					  PETAL_CLOCK_NEVER;
+			ring_ns = d->now_ns < ring->close_ns
+					  ? ring->close_ns
+					  : PETAL_CLOCK_NEVER;
 		else if (ring->role == DAEMON_PRIMARY && !ring->primary.halted)
 			ring_ns = petal_primary_next_ns(&ring->primary);
 		else if (ring->role == DAEMON_BACKUP && may_offer(d, ring))
@@ -766,9 +768,9 @@ static json_t *member_json(const struct daemon *d,
 	if (node == d->config.self)
 		state = "self";
 	else if (ring->role == DAEMON_PRIMARY)
-		state = !member->attached ? "away" :
-			member->counted	  ? "in" :
-					    "catching up";
+		state = !member->attached ? "away"
+			: member->counted ? "in"
+					  : "catching up";
 	else
 		state = d->peers[node].up ? "up" : "away";
 	return json_pack("{s:i, s:s}", "node", (int)node, "state", state);
@@ -807,8 +809,8 @@ static json_t *ring_json(struct daemon *d, struct daemon_ring *ring)
 		const struct petal_primary_counts *c = &ring->primary.counts;
 
 		for (unsigned i = 0; i < ring->config.queue_count; i++)
-			json_array_append_new(
-				queues, queue_json(&ring->log.queues[i]));
+			json_array_append_new(queues,
+					      queue_json(&ring->log.queues[i]));
 		json_object_set_new(object, "levels", levels_json(&ring->log));
 		json_object_set_new(
 			object, "counts",
@@ -827,8 +829,8 @@ static json_t *ring_json(struct daemon *d, struct daemon_ring *ring)
 			json_pack("{s:b, s:I, s:I, s:I}", "started",
 				  ring->backup.started, "memory_pos",
 				  (json_int_t)ring->backup.cursor.pos,
-				  "disk_pos",
-				  (json_int_t)ring->backup.disk_pos, "starts",
+				  "disk_pos", (json_int_t)ring->backup.disk_pos,
+				  "starts",
 				  (json_int_t)ring->backup.counts.starts));
 	if (ring->log.marks != NULL)
 		json_object_set_new(object, "pages",

@@ -63,7 +63,8 @@ struct petal_log_geometry {
 enum petal_log_state {
 	PETAL_LOG_CLOSED = 0,
 	PETAL_LOG_OPEN = 1,
-	PETAL_LOG_HALTED = 2, /* its bytes made no sense: see the daemon's log */
+	PETAL_LOG_HALTED =
+		2, /* its bytes made no sense: see the daemon's log */
 };
 
 /* Written by the replicator alone, but for the bells. */
@@ -73,7 +74,7 @@ struct petal_log_marks {
 	_Atomic uint64_t accepted_lsn;
 	_Atomic uint64_t trim_pos;
 	_Atomic uint64_t dispatched_pos; /* queues have what lies before */
-	_Atomic uint64_t refused; /* records turned into padding */
+	_Atomic uint64_t refused;        /* records turned into padding */
 
 	alignas(64) _Atomic uint64_t level_pos[PETAL_LEVEL_COUNT];
 
@@ -87,8 +88,8 @@ struct petal_log_marks {
 /* One member's acknowledgement: both words grow only. */
 struct petal_log_ack {
 	alignas(64) _Atomic uint64_t memory_pos; /* M */
-	_Atomic uint64_t disk_pos;		 /* D */
-	_Atomic uint64_t disk_failed;		 /* not 0: D stands still */
+	_Atomic uint64_t disk_pos;               /* D */
+	_Atomic uint64_t disk_failed;            /* not 0: D stands still */
 	uint64_t reserved[5];
 };
 
@@ -115,16 +116,17 @@ struct petal_log_owner {
 static_assert(sizeof(struct petal_log_marks) == 256, "layout");
 static_assert(sizeof(struct petal_log_ack) == 64, "layout");
 static_assert(sizeof(struct petal_log_orders) == 64, "layout");
-static_assert(sizeof(struct petal_log_owner) == 64 + 8 * PETAL_LOG_WINDOW, "layout");
+static_assert(sizeof(struct petal_log_owner) == 64 + 8 * PETAL_LOG_WINDOW,
+	      "layout");
 
 /* One process's view of a log. Geometry is a private copy. */
 struct petal_log {
 	struct petal_segment segment;
 	struct petal_log_geometry geometry;
 	struct petal_log_marks *marks;
-	struct petal_log_ack *acks;	  /* PETAL_LOG_MEMBERS */
+	struct petal_log_ack *acks; /* PETAL_LOG_MEMBERS */
 	struct petal_log_orders *orders;
-	struct petal_log_owner *owners;	  /* PETAL_LOG_OWNERS */
+	struct petal_log_owner *owners; /* PETAL_LOG_OWNERS */
 	uint8_t *data;
 	struct petal_mpsc ring;
 	struct petal_queue queues[PETAL_LOG_QUEUES_MAX];

@@ -18,6 +18,7 @@
 
 static int connect_to(const char *path)
 {
+	struct timeval limit = { .tv_sec = PETAL_NODE_REQUEST_NS / PETAL_S(1) };
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd, err;
 
@@ -27,9 +28,11 @@ static int connect_to(const char *path)
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
+	/* A node that is stopped neither accepts nor reads. */
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
 		return fd;
-	err = -errno;
+	err = errno == EAGAIN ? -ETIMEDOUT : -errno;
 	close(fd);
 	return err;
 }
@@ -120,6 +123,8 @@ int petal_node_request(struct petal_node *node, struct json_t *request,
 	json_object_set_new(request, "id",
 			    json_integer((json_int_t)++node->request_id));
 	err = petal_control_send(node->fd, request, NULL, 0);
+	if (err == -EAGAIN)
+		err = -ETIMEDOUT;
 	if (err == 0)
 		err = receive_answer(node, ret_fds, fd_max, &answer);
 	if (err < 0)
@@ -140,7 +145,7 @@ static int request_and_forget(struct petal_node *node, json_t *request)
 	int err;
 
 	if (request == NULL)
-		return -ENOMEM;
+		return -EINVAL; /* a name that is no text */
 	err = petal_node_request(node, request, NULL, 0, &answer);
 	json_decref(request);
 	if (err == 0)
@@ -160,8 +165,8 @@ static int hello(struct petal_node *node)
 	json_decref(request);
 	if (err < 0)
 		return err;
-	node->id = (uint32_t)json_integer_value(
-		json_object_get(answer, "node"));
+	node->id =
+		(uint32_t)json_integer_value(json_object_get(answer, "node"));
 	name = json_string_value(json_object_get(answer, "name"));
 	snprintf(node->name, sizeof(node->name), "%s", name ? name : "?");
 	json_decref(answer);
@@ -204,10 +209,10 @@ int petal_ring_create(struct petal_node *node, const char *name,
 
 	for (unsigned i = 0; i < queue_count; i++)
 		json_array_append_new(
-			list, json_pack("{s:s, s:I, s:I}", "name",
-					queues[i].name, "slots",
-					(json_int_t)queues[i].slots, "lease_ns",
-					(json_int_t)queues[i].lease_ns));
+			list,
+			json_pack("{s:s, s:I, s:I}", "name", queues[i].name,
+				  "slots", (json_int_t)queues[i].slots,
+				  "lease_ns", (json_int_t)queues[i].lease_ns));
 	return request_and_forget(
 		node, json_pack("{s:s, s:s, s:I, s:o}", "op", "ring-create",
 				"name", name, "data_bytes",

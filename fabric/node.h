@@ -76,7 +76,9 @@ struct petal_node_queue {
  *
  * The node becomes the primary if it can.
  *
- * Return: 0; -EEXIST; -EINVAL; -PETAL_ENOQUORUM when fewer than three nodes
+ * Return: 0; -EEXIST; -EINVAL; -EUSERS when there are as many rings as a node
+ * keeps; -ENOMEM when it was made and the node had no memory for it (delete
+ * it); -PETAL_ENOQUORUM when fewer than three nodes
  * are up; -ENOTUNIQ when they are not in three failure domains;
  * -PETAL_EUNKNOWN when the registry did not answer in time: list, then retry.
  */

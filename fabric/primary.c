@@ -24,6 +24,7 @@
 #define WRITE_BYTES_MAX (UINT64_C(256) << 10)
 #define ORDER_NS PETAL_MS(50)
 #define EXPIRE_IDLE_NS PETAL_MS(1000)
+#define EXPIRE_LEAST_NS PETAL_MS(1) /* the shortest lease must not spin us */
 #define BURY_NS PETAL_MS(1)
 
 /* Records. */
@@ -92,8 +93,7 @@ static int judge_content(struct petal_primary *p,
 				      view->length -
 					      PETAL_RECORD_ENVELOPE_BYTES,
 				      p->log->geometry.queue_count, &txn);
-		return err < 0 ? err :
-				 settle(p, &txn, view->owner, view->end);
+		return err < 0 ? err : settle(p, &txn, view->owner, view->end);
 	}
 	if (view->type >= PETAL_RECORD_TYPE_OURS)
 		return view->owner == 0 ? 0 : -EINVAL;
@@ -152,9 +152,9 @@ static void clear_rest(struct petal_record_durable *record, uint32_t length)
 /* Padding can be shorter than an envelope, and yet it needs one to travel. */
 static uint32_t length_of(const struct petal_mpsc_view *view)
 {
-	return view->length < PETAL_RECORD_ENVELOPE_BYTES ?
-		       PETAL_RECORD_ENVELOPE_BYTES :
-		       view->length;
+	return view->length < PETAL_RECORD_ENVELOPE_BYTES
+		       ? PETAL_RECORD_ENVELOPE_BYTES
+		       : view->length;
 }
 
 static void accept_one(struct petal_primary *p,
@@ -202,8 +202,8 @@ static int accept_published(struct petal_primary *p)
 	int outcome = 0;
 
 	while (count < PETAL_PRIMARY_STEP_RECORDS) {
-		outcome = petal_mpsc_peek(&p->log->ring, p->accepted.pos,
-					  &view);
+		outcome =
+			petal_mpsc_peek(&p->log->ring, p->accepted.pos, &view);
 		if (outcome != 0)
 			break;
 		if (view.owner >= PETAL_LOG_OWNERS)
@@ -332,8 +332,8 @@ void petal_primary_wrote(struct petal_primary *p, unsigned i, uint64_t end_pos)
 int petal_primary_acked(struct petal_primary *p, unsigned i)
 {
 	struct petal_primary_member *member = &p->members[i];
-	uint64_t memory_pos = atomic_load_explicit(
-		&p->log->acks[i].memory_pos, memory_order_relaxed);
+	uint64_t memory_pos = atomic_load_explicit(&p->log->acks[i].memory_pos,
+						   memory_order_relaxed);
 	uint64_t disk_pos = atomic_load_explicit(&p->log->acks[i].disk_pos,
 						 memory_order_relaxed);
 
@@ -346,8 +346,8 @@ int petal_primary_acked(struct petal_primary *p, unsigned i)
 		member->memory_pos = memory_pos;
 	if (disk_pos > member->disk_pos)
 		member->disk_pos = disk_pos;
-	member->disk_failed = atomic_load_explicit(
-		&p->log->acks[i].disk_failed, memory_order_relaxed) != 0;
+	member->disk_failed = atomic_load_explicit(&p->log->acks[i].disk_failed,
+						   memory_order_relaxed) != 0;
 	return 0;
 }
 
@@ -369,8 +369,8 @@ void petal_primary_join(struct petal_primary *p, unsigned i,
 			const struct petal_record_cursor *theirs, bool voter,
 			struct petal_record_cursor *ret_start)
 {
-	struct petal_record_cursor start =
-		is_prefix(p, theirs) ? *theirs : p->head;
+	struct petal_record_cursor start = is_prefix(p, theirs) ? *theirs
+								: p->head;
 
 	p->members[i] = (struct petal_primary_member){
 		.attached = true,
@@ -500,9 +500,9 @@ static void signal_owners(struct petal_primary *p)
 		    atomic_load_explicit(&p->log->marks->level_pos[level],
 					 memory_order_relaxed) < pos)
 			continue;
-		atomic_compare_exchange_strong_explicit(
-			&line->signal_pos, &pos, 0, memory_order_relaxed,
-			memory_order_relaxed);
+		atomic_compare_exchange_strong_explicit(&line->signal_pos, &pos,
+							0, memory_order_relaxed,
+							memory_order_relaxed);
 		p->port.signal(p->port.self, i);
 	}
 }
@@ -578,8 +578,8 @@ static int dispatch_txn(struct petal_primary *p,
 			.lsn = record->lsn,
 			.pos = view->pos,
 			.index = i,
-			.offset = PETAL_RECORD_DURABLE_BYTES +
-				  txn.puts[i].offset,
+			.offset =
+				PETAL_RECORD_DURABLE_BYTES + txn.puts[i].offset,
 			.length = txn.puts[i].length,
 		};
 
@@ -639,13 +639,12 @@ static int dispatch(struct petal_primary *p)
 
 	while (err == 0 && p->dispatched_pos < visible_pos(p))
 		err = dispatch_one(p, woken);
-	atomic_store_explicit(&p->log->marks->dispatched_pos,
-			      p->dispatched_pos, memory_order_relaxed);
+	atomic_store_explicit(&p->log->marks->dispatched_pos, p->dispatched_pos,
+			      memory_order_relaxed);
 	for (unsigned i = 0; i < p->log->geometry.queue_count; i++) {
 		if (woken[i] > 0)
 			petal_doorbell_ring(
-				petal_queue_bell(&p->log->queues[i]),
-				woken[i]);
+				petal_queue_bell(&p->log->queues[i]), woken[i]);
 	}
 	return err == -EAGAIN ? 0 : err;
 }
@@ -667,6 +666,8 @@ static void expire(struct petal_primary *p, uint64_t now_ns)
 		if (queue_next_ns < next_ns)
 			next_ns = queue_next_ns;
 	}
+	if (next_ns < now_ns + EXPIRE_LEAST_NS)
+		next_ns = now_ns + EXPIRE_LEAST_NS;
 	p->expire_ns = next_ns;
 }
 
@@ -677,8 +678,8 @@ static void trim(struct petal_primary *p)
 	uint64_t trim_pos = p->dispatched_pos;
 
 	for (unsigned i = 0; i < p->log->geometry.queue_count; i++) {
-		uint64_t low = petal_queue_collect(&p->log->queues[i],
-						   visible_pos(p));
+		uint64_t low =
+			petal_queue_collect(&p->log->queues[i], visible_pos(p));
 
 		if (low < trim_pos)
 			trim_pos = low;
@@ -731,8 +732,8 @@ static void order(struct petal_primary *p, uint64_t now_ns)
 
 	if (p->trim_pos == p->ordered_trim_pos)
 		return;
-	if (now_ns < p->order_ns &&
-	    p->trim_pos - p->ordered_trim_pos < p->log->geometry.data_bytes / 32)
+	if (now_ns < p->order_ns && p->trim_pos - p->ordered_trim_pos <
+					    p->log->geometry.data_bytes / 32)
 		return;
 	atomic_store_explicit(&line->trim_pos, p->trim_pos,
 			      memory_order_relaxed);

@@ -62,10 +62,10 @@ struct petal_primary_port {
 
 struct petal_primary_member {
 	bool attached; /* connected, and told where to start */
-	bool counted;  /* its acknowledgements count: its incarnation is voted */
-	bool asked;    /* admit was called */
+	bool counted; /* its acknowledgements count: its incarnation is voted */
+	bool asked;   /* admit was called */
 	bool disk_failed; /* its journal is frozen: nothing waits for it */
-	unsigned writes; /* in flight */
+	unsigned writes;  /* in flight */
 	uint64_t sent_pos;
 	uint64_t part_end_pos; /* of a record that goes out in parts, or 0 */
 	uint64_t wrote_pos;
@@ -106,7 +106,7 @@ struct petal_primary {
 	uint64_t expire_ns;
 	uint64_t order_ns;
 	uint64_t bury_ns; /* look at the dead again then; 0: at once */
-	unsigned self; /* our own member index */
+	unsigned self;    /* our own member index */
 	bool journal_busy;
 	bool journal_frozen;
 	bool halted;

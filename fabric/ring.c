@@ -23,8 +23,8 @@ static_assert(PETAL_BATCH_MAX <= PETAL_TXN_ACKS_MAX &&
 
 static int mapped(struct petal_ring *ring, json_t *answer, int segment_fd)
 {
-	ring->owner = (uint32_t)json_integer_value(
-		json_object_get(answer, "owner"));
+	ring->owner =
+		(uint32_t)json_integer_value(json_object_get(answer, "owner"));
 	ring->session = (uint64_t)json_integer_value(
 		json_object_get(answer, "session"));
 	if (ring->owner == 0 || segment_fd < 0 || ring->bell_fd < 0 ||
@@ -98,9 +98,9 @@ static bool node_is_gone(const struct petal_ring *ring)
 static int state_of(const struct petal_ring *ring)
 {
 	return atomic_load_explicit(&ring->log.marks->state,
-				    memory_order_relaxed) == PETAL_LOG_OPEN ?
-		       0 :
-		       -PETAL_EUNKNOWN;
+				    memory_order_relaxed) == PETAL_LOG_OPEN
+		       ? 0
+		       : -PETAL_EUNKNOWN;
 }
 
 /*
@@ -135,8 +135,8 @@ static void wake_node(const struct petal_ring *ring)
 
 uint32_t petal_ring_length_max(const struct petal_ring *ring)
 {
-	uint64_t most = ring->log.geometry.data_bytes / 4 -
-			PETAL_RECORD_ENVELOPE_BYTES;
+	uint64_t most =
+		ring->log.geometry.data_bytes / 4 - PETAL_RECORD_ENVELOPE_BYTES;
 
 	return most > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)most;
 }
@@ -230,11 +230,11 @@ int petal_ring_outcome(struct petal_ring *ring, uint64_t sequence,
 		return 1;
 	if (accepted - sequence >= PETAL_LOG_WINDOW)
 		return -ENODATA;
-	lsn = atomic_load_explicit(&ring->log.owners[ring->owner]
-					    .outcomes[sequence %
-						      PETAL_LOG_WINDOW]
-					    .lsn,
-				   memory_order_relaxed);
+	lsn = atomic_load_explicit(
+		&ring->log.owners[ring->owner]
+			 .outcomes[sequence % PETAL_LOG_WINDOW]
+			 .lsn,
+		memory_order_relaxed);
 	if (lsn < 0)
 		return lsn < INT_MIN ? -PETAL_ECORRUPT : (int)lsn;
 	*ret_lsn = (uint64_t)lsn;
@@ -268,7 +268,8 @@ int petal_ring_wait(struct petal_ring *ring,
 
 	if ((unsigned)level >= PETAL_LEVEL_COUNT)
 		return -EINVAL;
-	err = level == PETAL_LEVEL_NONE ? 0 : reached(ring, ticket, level, &lsn);
+	err = level == PETAL_LEVEL_NONE ? 0
+					: reached(ring, ticket, level, &lsn);
 	while (err == 1) {
 		seen = petal_doorbell_arm(bell);
 		err = reached(ring, ticket, level, &lsn);

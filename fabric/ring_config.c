@@ -55,8 +55,8 @@ static int parse_queue(const json_t *object, unsigned index,
 static bool is_taken(const struct petal_ring_config *config, unsigned index)
 {
 	for (unsigned i = 0; i < index; i++) {
-		if (strcmp(config->queues[i].name, config->queues[index].name) ==
-		    0)
+		if (strcmp(config->queues[i].name,
+			   config->queues[index].name) == 0)
 			return true;
 	}
 	return false;
@@ -107,8 +107,8 @@ static int parse_members(const json_t *object, struct petal_ring_config *config)
 		config->members[i] = (uint32_t)node;
 		strcpy(config->incs[i], inc);
 	}
-	return petal_ring_config_member(config, config->primary) < 0 ? -EINVAL :
-								       0;
+	return petal_ring_config_member(config, config->primary) < 0 ? -EINVAL
+								     : 0;
 }
 
 static int parse_object(const json_t *object, struct petal_ring_config *config)
@@ -157,19 +157,18 @@ json_t *petal_ring_config_json(const struct petal_ring_config *config)
 	json_t *queues = json_array();
 
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++)
-		json_array_append_new(
-			members,
-			json_pack("{s:i, s:s}", "node", (int)config->members[i],
-				  "inc", config->incs[i]));
+		json_array_append_new(members,
+				      json_pack("{s:i, s:s}", "node",
+						(int)config->members[i], "inc",
+						config->incs[i]));
 	for (unsigned i = 0; i < config->queue_count; i++) {
 		const struct petal_queue_geometry *queue = &config->queues[i];
 
 		json_array_append_new(
-			queues, json_pack("{s:s, s:I, s:I}", "name",
-					  queue->name, "slots",
-					  (json_int_t)queue->slot_count,
-					  "lease_ns",
-					  (json_int_t)queue->lease_ns));
+			queues,
+			json_pack("{s:s, s:I, s:I}", "name", queue->name,
+				  "slots", (json_int_t)queue->slot_count,
+				  "lease_ns", (json_int_t)queue->lease_ns));
 	}
 	return json_pack("{s:I, s:I, s:i, s:I, s:o, s:o}", "id",
 			 (json_int_t)config->id, "epoch",

@@ -25,7 +25,7 @@
 
 struct petal_ring_config {
 	char name[32];
-	uint64_t id;	  /* 1 to UINT32_MAX: it travels as notify data */
+	uint64_t id;      /* 1 to UINT32_MAX: it travels as notify data */
 	uint64_t version; /* of the registry's value; not part of it */
 	uint32_t epoch;
 	uint32_t primary;

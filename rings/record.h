@@ -52,7 +52,8 @@ enum petal_record_state {
 	PETAL_RECORD_FREE = 0,      /* zeroed memory */
 	PETAL_RECORD_CLAIMED = 1,   /* its owner is filling it */
 	PETAL_RECORD_PUBLISHED = 2, /* whole */
-	PETAL_RECORD_ABANDONED = 3, /* padding: aborted, repaired or left over */
+	PETAL_RECORD_ABANDONED =
+		3, /* padding: aborted, repaired or left over */
 };
 
 /* Types from PETAL_RECORD_TYPE_OURS up belong to Petalith. */
@@ -82,10 +83,14 @@ struct petal_record_durable {
 
 static_assert(sizeof(struct petal_record) == 16, "layout");
 static_assert(sizeof(struct petal_record_durable) == 64, "layout");
-static_assert(__builtin_offsetof(struct petal_record_durable, lsn) == 16, "layout");
-static_assert(__builtin_offsetof(struct petal_record_durable, session) == 32, "layout");
-static_assert(__builtin_offsetof(struct petal_record_durable, prev_crc) == 48, "layout");
-static_assert(__builtin_offsetof(struct petal_record_durable, hdr_crc) == 60, "layout");
+static_assert(__builtin_offsetof(struct petal_record_durable, lsn) == 16,
+	      "layout");
+static_assert(__builtin_offsetof(struct petal_record_durable, session) == 32,
+	      "layout");
+static_assert(__builtin_offsetof(struct petal_record_durable, prev_crc) == 48,
+	      "layout");
+static_assert(__builtin_offsetof(struct petal_record_durable, hdr_crc) == 60,
+	      "layout");
 
 /* Where the next durable record has to continue. */
 struct petal_record_cursor {
@@ -102,7 +107,8 @@ struct petal_record_cursor {
 static inline uint64_t petal_record_extent(uint32_t length)
 {
 	return ((uint64_t)length + PETAL_RECORD_HEADER_BYTES +
-		PETAL_RECORD_ALIGN - 1) & ~(uint64_t)(PETAL_RECORD_ALIGN - 1);
+		PETAL_RECORD_ALIGN - 1) &
+	       ~(uint64_t)(PETAL_RECORD_ALIGN - 1);
 }
 
 /**

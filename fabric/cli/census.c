@@ -11,8 +11,8 @@
 int census_open(struct census *ret_census)
 {
 	memset(ret_census, 0, sizeof(*ret_census));
-	ret_census->sections = calloc(CENSUS_SECTIONS_MAX,
-				      sizeof(*ret_census->sections));
+	ret_census->sections =
+		calloc(CENSUS_SECTIONS_MAX, sizeof(*ret_census->sections));
 	return ret_census->sections == NULL ? -ENOMEM : 0;
 }
 
@@ -149,8 +149,7 @@ json_t *census_json(struct census *census)
 				  name != NULL ? name : json_string("?"),
 				  "packages", (json_int_t)s->packages,
 				  "size_kib", (json_int_t)s->size_kib,
-				  "dependencies",
-				  (json_int_t)s->dependencies));
+				  "dependencies", (json_int_t)s->dependencies));
 	}
 	return json_pack("{s:I, s:I, s:I, s:o, s:o}", "results",
 			 (json_int_t)census->results, "parse_errors",

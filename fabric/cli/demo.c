@@ -113,8 +113,18 @@ static bool read_number(const char *text, uint64_t least, uint64_t most,
 	       *ret_number >= least && *ret_number <= most;
 }
 
-enum { OPT_INPUT = 256, OPT_LEVEL, OPT_WORKERS, OPT_PROVIDER, OPT_DIR,
-       OPT_SEED, OPT_NO_KILL, OPT_NO_PRICES, OPT_JSON, OPT_HELP };
+enum {
+	OPT_INPUT = 256,
+	OPT_LEVEL,
+	OPT_WORKERS,
+	OPT_PROVIDER,
+	OPT_DIR,
+	OPT_SEED,
+	OPT_NO_KILL,
+	OPT_NO_PRICES,
+	OPT_JSON,
+	OPT_HELP
+};
 
 /* -1 to go on, or the exit code. */
 static int read_option(struct demo_options *o, int option)
@@ -126,10 +136,10 @@ static int read_option(struct demo_options *o, int option)
 		o->input = optarg;
 		return -1;
 	case OPT_LEVEL:
-		return petal_level_parse(optarg, &o->level) == 0 ?
-			       -1 :
-			       bad("level", optarg,
-				   "none, local, mem2, mem3, disk2 or disk3");
+		return petal_level_parse(optarg, &o->level) == 0
+			       ? -1
+			       : bad("level", optarg,
+				     "none, local, mem2, mem3, disk2 or disk3");
 	case OPT_WORKERS:
 		if (!read_number(optarg, 1, DEMO_WORKERS_MAX, &number))
 			return bad("workers", optarg, "a number from 1 to 32");
@@ -195,8 +205,8 @@ static int read_options(int argc, char **argv, struct demo_options *o)
 /* Where we are, and the daemon that was built or installed with us. */
 static int find_programs(struct demo *demo)
 {
-	ssize_t n = readlink("/proc/self/exe", demo->self,
-			     sizeof(demo->self) - 16);
+	ssize_t n =
+		readlink("/proc/self/exe", demo->self, sizeof(demo->self) - 16);
 	char *slash;
 
 	if (n <= 0)
@@ -222,10 +232,10 @@ static int open_signals(struct demo *demo)
 	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	demo->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return demo->signal_fd < 0 ?
-		       demo_fail(demo, "cannot listen for signals: %s",
-				 strerrordesc_np(errno)) :
-		       0;
+	return demo->signal_fd < 0
+		       ? demo_fail(demo, "cannot listen for signals: %s",
+				   strerrordesc_np(errno))
+		       : 0;
 }
 
 static int run(struct demo *demo)

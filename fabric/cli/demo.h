@@ -114,8 +114,8 @@ struct demo {
 	/* The job. */
 	struct petal_supervisor *job_supervisor;
 	uint32_t source, clerk, keeper;
-	int credit_fd;	/* how many records the source may still send */
-	int keeper_fd;	/* what the supervisor process says of its workers */
+	int credit_fd; /* how many records the source may still send */
+	int keeper_fd; /* what the supervisor process says of its workers */
 	pid_t workers[PETAL_LOG_OWNERS]; /* by owner number */
 	uint32_t victim; /* the owner number that was asked to stop */
 	unsigned worker_restarts;

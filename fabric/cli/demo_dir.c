@@ -88,8 +88,8 @@ static void sweep(const char *base)
 	while (list != NULL && (entry = readdir(list)) != NULL) {
 		if (strncmp(entry->d_name, PREFIX, strlen(PREFIX)) != 0)
 			continue;
-		if (snprintf(path, sizeof(path), "%s/%s", base,
-			     entry->d_name) < (int)sizeof(path))
+		if (snprintf(path, sizeof(path), "%s/%s", base, entry->d_name) <
+		    (int)sizeof(path))
 			sweep_one(path);
 	}
 	if (list != NULL)
@@ -124,9 +124,9 @@ static int open_given(struct demo *demo)
 	if (is_empty(dir) && realpath(dir, demo->dir) != NULL)
 		return 0;
 	return demo_fail(demo,
-				 "the directory '%s' is not empty, expected a "
-				 "new or an empty one",
-				 dir);
+			 "the directory '%s' is not empty, expected a "
+			 "new or an empty one",
+			 dir);
 }
 
 int demo_dir_open(struct demo *demo)

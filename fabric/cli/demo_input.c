@@ -51,8 +51,8 @@ static int spool(struct demo *demo, int from, const char *path)
 	if (demo->interrupted)
 		return -1;
 	return n < 0 ? demo_fail(demo, "cannot read the input: %s",
-				 strerrordesc_np(errno)) :
-		       0;
+				 strerrordesc_np(errno))
+		     : 0;
 }
 
 /* Put what apt knows into a file; returns 1 when there is no apt-cache. */
@@ -103,9 +103,9 @@ static int map(struct demo *demo)
 				 "the input '%s' is %s, expected a file with "
 				 "records",
 				 input->path,
-				 stat.st_size == 0 && S_ISREG(stat.st_mode) ?
-					 "empty" :
-					 "no file");
+				 stat.st_size == 0 && S_ISREG(stat.st_mode)
+					 ? "empty"
+					 : "no file");
 	}
 	bytes = mmap(NULL, (size_t)stat.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	close(fd);
@@ -194,9 +194,8 @@ int demo_input_open(struct demo *demo)
 			return -1;
 	} else {
 		if (realpath(from, input->path) == NULL)
-			return demo_fail(demo,
-					 "cannot read the input '%s': %s", from,
-					 strerrordesc_np(errno));
+			return demo_fail(demo, "cannot read the input '%s': %s",
+					 from, strerrordesc_np(errno));
 		snprintf(input->what, sizeof(input->what), "%.150s", from);
 	}
 	return map(demo) < 0 ? -1 : count(demo);

@@ -50,8 +50,8 @@ static int start(struct demo *demo, const char *name, const char *const *args,
 		argv[i + 2] = args[i];
 	err = petal_supervisor_start(demo->job_supervisor, &spec, ret_child);
 	return err < 0 ? demo_fail(demo, "cannot start '%s': %s", name,
-				   petal_strerror(err)) :
-			 0;
+				   petal_strerror(err))
+		       : 0;
 }
 
 static int start_source(struct demo *demo)
@@ -154,8 +154,8 @@ static int on_end(struct demo *demo, const struct petal_supervisor_event *event)
 	}
 	if (failed || event->child == demo->keeper ||
 	    event->child == demo->clerk)
-		return demo_fail(demo, "%s (pid %d) ended early",
-				 event->name, (int)event->pid);
+		return demo_fail(demo, "%s (pid %d) ended early", event->name,
+				 (int)event->pid);
 	return 0;
 }
 
@@ -250,7 +250,8 @@ static void kill_worker(struct demo *demo, uint64_t results)
 
 static int kill_petal(struct demo *demo, uint64_t results)
 {
-	struct demo_petal *petal = &demo->petals[1 + demo->options.kill_seed % 2];
+	struct demo_petal *petal =
+		&demo->petals[1 + demo->options.kill_seed % 2];
 
 	note_kill(demo, "petal", petal->name, petal->pid, results);
 	demo->petal_killed = true;
@@ -323,8 +324,9 @@ static int stalled(struct demo *demo, uint64_t done, uint64_t *last_done,
 	}
 	if (now_ns - *last_ns < STALL_NS)
 		return 0;
-	return demo_fail(demo, "nothing has moved for a minute, at %" PRIu64
-			       " results; see the logs in '%s'",
+	return demo_fail(demo,
+			 "nothing has moved for a minute, at %" PRIu64
+			 " results; see the logs in '%s'",
 			 done, demo->dir);
 }
 
@@ -380,10 +382,10 @@ static int read_census(struct demo *demo)
 
 	demo->census = json_load_file(demo->census_path, JSON_REJECT_DUPLICATES,
 				      &error);
-	return demo->census == NULL ?
-		       demo_fail(demo, "the clerk left no census: %s",
-				 error.text) :
-		       0;
+	return demo->census == NULL
+		       ? demo_fail(demo, "the clerk left no census: %s",
+				   error.text)
+		       : 0;
 }
 
 /* The killed petal comes back and catches up, while nothing else happens. */

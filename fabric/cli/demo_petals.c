@@ -145,8 +145,8 @@ static int start(struct demo *demo, struct demo_petal *petal)
 				     &petal->child);
 	close(log.from);
 	return err < 0 ? demo_fail(demo, "cannot start '%s': %s", demo->petald,
-				   petal_strerror(err)) :
-			 0;
+				   petal_strerror(err))
+		       : 0;
 }
 
 /* What a petal said last, when it gave up. */
@@ -213,8 +213,7 @@ static int wait_attached(struct demo *demo)
 			demo->attached = true;
 			return 0;
 		}
-		demo_pause(demo,
-			   petal_supervisor_fd(demo->petals_supervisor),
+		demo_pause(demo, petal_supervisor_fd(demo->petals_supervisor),
 			   LOOK_NS);
 	} while (petal_clock_now_ns() < end_ns);
 	return demo_fail(demo, "petald '%s' did not get ready: %s",
@@ -224,8 +223,8 @@ static int wait_attached(struct demo *demo)
 /* The node's own sentence, if it had one. */
 static const char *reason(const struct demo *demo, int err)
 {
-	return demo->node.error[0] != '\0' ? demo->node.error :
-					     petal_strerror(err);
+	return demo->node.error[0] != '\0' ? demo->node.error
+					   : petal_strerror(err);
 }
 
 static int create_ring(struct demo *demo)
@@ -246,8 +245,7 @@ static int create_ring(struct demo *demo)
 			return 0;
 		if (err != -PETAL_ENOQUORUM && err != -PETAL_EUNKNOWN)
 			break;
-		demo_pause(demo,
-			   petal_supervisor_fd(demo->petals_supervisor),
+		demo_pause(demo, petal_supervisor_fd(demo->petals_supervisor),
 			   LOOK_NS);
 	} while (petal_clock_now_ns() < end_ns);
 	return demo_fail(demo, "cannot make the ring: %s", reason(demo, err));
@@ -291,7 +289,7 @@ int demo_petals_whole(struct demo *demo, bool *ret_whole)
 		return demo_fail(demo, "the primary petal does not answer");
 	*ret_whole = true;
 	ring = json_array_get(json_object_get(answer, "rings"), 0);
-	json_array_foreach(json_object_get(ring, "members"), i, member) {
+	json_array_foreach (json_object_get(ring, "members"), i, member) {
 		const char *state =
 			json_string_value(json_object_get(member, "state"));
 

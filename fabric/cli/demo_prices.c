@@ -116,7 +116,7 @@ static int spawn(const char *program, int *ret_fd, pid_t *ret_pid)
 	char *argv[] = { (char *)program,   (char *)"--json",
 			 (char *)"--quick", (char *)"--wait",
 			 (char *)"sleep",   (char *)"--bytes",
-			 (char *)"256",	    NULL };
+			 (char *)"256",     NULL };
 	posix_spawn_file_actions_t actions;
 	int ends[2], err;
 

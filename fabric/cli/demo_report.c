@@ -32,8 +32,8 @@ static struct verdict judge(const struct demo *demo, const json_t *reference)
 		.parse_errors = number(demo->census, "parse_errors"),
 		.digest = json_string_value(
 			json_object_get(demo->census, "digest")),
-		.reference = json_string_value(
-			json_object_get(reference, "digest")),
+		.reference =
+			json_string_value(json_object_get(reference, "digest")),
 		.seconds = (double)(demo->ended_ns - demo->started_ns) / 1e9,
 	};
 
@@ -55,14 +55,16 @@ static json_t *prices_json(const struct demo_price *prices, unsigned count,
 
 	for (unsigned i = 0; i < count; i++) {
 		const struct demo_price *p = &prices[i];
-		json_t *row = json_pack("{s:s, s:s}", key, p->name, "note",
-					p->note);
+		json_t *row =
+			json_pack("{s:s, s:s}", key, p->name, "note", p->note);
 
 		if (p->measured) {
-			json_object_set_new(row, "p50_ns",
-					    json_integer((json_int_t)p->p50_ns));
-			json_object_set_new(row, "p99_ns",
-					    json_integer((json_int_t)p->p99_ns));
+			json_object_set_new(
+				row, "p50_ns",
+				json_integer((json_int_t)p->p50_ns));
+			json_object_set_new(
+				row, "p99_ns",
+				json_integer((json_int_t)p->p99_ns));
 		} else {
 			json_object_set_new(row, "p50_ns", json_null());
 			json_object_set_new(row, "p99_ns", json_null());
@@ -129,8 +131,7 @@ static void print_census(const struct demo *demo)
 	for (size_t i = 0; i < count && i < SECTIONS_SHOWN; i++) {
 		const json_t *s = json_array_get(sections, i);
 
-		printf("  %-24.24s %10" PRIu64 " %14" PRIu64 " %13" PRIu64
-		       "\n",
+		printf("  %-24.24s %10" PRIu64 " %14" PRIu64 " %13" PRIu64 "\n",
 		       json_string_value(json_object_get(s, "section")),
 		       number(s, "packages"), number(s, "size_kib"),
 		       number(s, "dependencies"));
@@ -155,8 +156,7 @@ static void print_kills(const struct demo *demo)
 static void print_proof(const struct demo *demo, const struct verdict *v)
 {
 	printf("\nThe proof: %s\n\n",
-	       v->good ? "nothing was lost, nothing counted twice" :
-			 "FAILED");
+	       v->good ? "nothing was lost, nothing counted twice" : "FAILED");
 	printf("  input                    %s\n", demo->input.what);
 	printf("  records in, at %-9s %" PRIu64 "\n",
 	       petal_level_name(demo->options.level), demo->input.records);

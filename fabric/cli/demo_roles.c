@@ -333,8 +333,8 @@ int cli_demo_supervisor(int argc, char **argv)
 		return complain(argv[0], "cannot start", err);
 	for (unsigned i = 1; err == 0 && i <= (unsigned)atoi(argv[2]); i++)
 		err = start_worker(keeper, i, program, argv);
-	code = err < 0 ? complain(argv[0], "cannot start a worker", err) :
-			 keep(keeper);
+	code = err < 0 ? complain(argv[0], "cannot start a worker", err)
+		       : keep(keeper);
 	petal_supervisor_close(keeper);
 	return code;
 }

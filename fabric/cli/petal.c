@@ -40,8 +40,9 @@ static int run(const char *name, int argc, char **argv)
 		if (strcmp(commands[i].name, name) == 0)
 			return commands[i].run(argc, argv);
 	}
-	fprintf(stderr, "petal: there is no command '%s'; petal --help lists "
-			"them\n",
+	fprintf(stderr,
+		"petal: there is no command '%s'; petal --help lists "
+		"them\n",
 		name);
 	return 2;
 }

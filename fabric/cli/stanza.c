@@ -35,8 +35,8 @@ static bool is_text(const char *bytes, size_t length)
 	for (size_t i = 0; i < length; i++) {
 		unsigned char c = (unsigned char)bytes[i];
 
-		if (c == 0x7f || (c < ' ' && c != '\n' && c != '\t' &&
-				  c != '\r'))
+		if (c == 0x7f ||
+		    (c < ' ' && c != '\n' && c != '\t' && c != '\r'))
 			return false;
 	}
 	return true;
@@ -68,8 +68,8 @@ static int next_field(const char **at, const char *end, struct field *ret_field)
 		return -EINVAL;
 	while (stop < end && stop + 1 < end &&
 	       (stop[1] == ' ' || stop[1] == '\t')) {
-		const char *more = memchr(stop + 1, '\n',
-					  (size_t)(end - stop - 1));
+		const char *more =
+			memchr(stop + 1, '\n', (size_t)(end - stop - 1));
 
 		stop = more == NULL ? end : more;
 	}

@@ -110,7 +110,7 @@ static int print_nodes(const json_t *nodes)
 	printf("%-6s %-12s %-16s %-24s %s\n", "node", "name", "domain",
 	       "address", "state");
 	for (int up = 0; up <= 1; up++) {
-		json_array_foreach(nodes, i, node) {
+		json_array_foreach (nodes, i, node) {
 			bool is_up = json_is_true(json_object_get(node, "up"));
 
 			if (is_up != (up == 1))
@@ -130,15 +130,15 @@ static void print_journal(const json_t *journal)
 	printf("\njournal  %s%s, %" PRId64 " of %" PRId64
 	       " MiB in use, %" PRId64 " batches%s\n",
 	       text(journal, "engine"),
-	       json_is_true(json_object_get(journal, "direct")) ?
-		       "" :
-		       " (through the page cache)",
+	       json_is_true(json_object_get(journal, "direct"))
+		       ? ""
+		       : " (through the page cache)",
 	       number(journal, "used_bytes") >> 20,
 	       number(journal, "capacity_bytes") >> 20,
 	       number(journal, "batches"),
-	       json_is_true(json_object_get(journal, "frozen")) ?
-		       ", FROZEN after a write error" :
-		       "");
+	       json_is_true(json_object_get(journal, "frozen"))
+		       ? ", FROZEN after a write error"
+		       : "");
 }
 
 static int print_members(const json_t *ring)
@@ -147,7 +147,7 @@ static int print_members(const json_t *ring)
 	size_t i;
 	int code = 0;
 
-	json_array_foreach(json_object_get(ring, "members"), i, member) {
+	json_array_foreach (json_object_get(ring, "members"), i, member) {
 		const char *state = text(member, "state");
 
 		code |= strcmp(state, "away") == 0;
@@ -163,7 +163,7 @@ static void print_queues(const json_t *ring)
 	json_t *queue;
 	size_t i;
 
-	json_array_foreach(json_object_get(ring, "queues"), i, queue)
+	json_array_foreach (json_object_get(ring, "queues"), i, queue)
 		printf("  %-18s %12" PRId64 " %10" PRId64 " %8" PRId64
 		       " %12" PRId64 " %12" PRId64 "\n",
 		       text(queue, "name"), number(queue, "enqueued"),
@@ -187,14 +187,13 @@ static int print_ring(const json_t *ring)
 	const char *role = text(ring, "role");
 	int code;
 
-	printf("\nring %s: epoch %" PRId64 ", %" PRId64
-	       " KiB, %s, members ",
+	printf("\nring %s: epoch %" PRId64 ", %" PRId64 " KiB, %s, members ",
 	       text(ring, "name"), number(ring, "epoch"),
 	       number(ring, "data_bytes") >> 10, role_words(role));
 	code = print_members(ring) | (strcmp(role, "lost") == 0);
 	if (json_array_size(json_object_get(ring, "queues")) > 0) {
-		printf("  %-18s %12s %10s %8s %12s %12s\n", "queue",
-		       "enqueued", "ready", "leased", "done", "redelivered");
+		printf("  %-18s %12s %10s %8s %12s %12s\n", "queue", "enqueued",
+		       "ready", "leased", "done", "redelivered");
 		print_queues(ring);
 	}
 	return code;
@@ -206,7 +205,7 @@ static int print_rings(const json_t *rings)
 	size_t i;
 	int code = 0;
 
-	json_array_foreach(rings, i, ring)
+	json_array_foreach (rings, i, ring)
 		code |= print_ring(ring);
 	if (json_array_size(rings) == 0)
 		puts("\nno rings");
@@ -246,8 +245,8 @@ int cli_rings(int argc, char **argv)
 	code = ask(&look, petal_ring_list, &answer);
 	if (code != 0)
 		return code;
-	code = look.json ? print_json(answer) :
-			   print_rings(json_object_get(answer, "rings"));
+	code = look.json ? print_json(answer)
+			 : print_rings(json_object_get(answer, "rings"));
 	json_decref(answer);
 	return code;
 }

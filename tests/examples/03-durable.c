@@ -416,11 +416,10 @@ static int list(struct shop *shop)
 
 	if (err < 0)
 		return fail(shop, "cannot list", err);
-	json_array_foreach(json_object_get(answer, "rings"), i, ring)
-	{
+	json_array_foreach (json_object_get(answer, "rings"), i, ring) {
 		printf("list     %s:",
 		       json_string_value(json_object_get(ring, "name")));
-		json_array_foreach(json_object_get(ring, "members"), j, member)
+		json_array_foreach (json_object_get(ring, "members"), j, member)
 			printf(" node %" JSON_INTEGER_FORMAT " %s;",
 			       json_integer_value(
 				       json_object_get(member, "node")),

@@ -736,8 +736,7 @@ static void packet_syn_ack(struct world *w, const struct packet *p)
 	struct world_node *node = &w->nodes[p->to];
 
 	if (node->dialled[p->from] != p->connection) {
-		packet_send(w, END, p->to, p->from, p->connection,
-			    -ECONNRESET);
+		packet_send(w, END, p->to, p->from, p->connection, -ECONNRESET);
 		return;
 	}
 	node->dialled[p->from] = 0;
@@ -750,8 +749,7 @@ static void packet_ping(struct world *w, const struct packet *p)
 	if (w->nodes[p->to].stands[p->from] == p->connection)
 		world_step(w, p->to, PETAL_MEMBER_HEARD, p->from, 0);
 	else
-		packet_send(w, END, p->to, p->from, p->connection,
-			    -ECONNRESET);
+		packet_send(w, END, p->to, p->from, p->connection, -ECONNRESET);
 }
 
 static void packet_end(struct world *w, const struct packet *p)

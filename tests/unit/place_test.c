@@ -225,8 +225,8 @@ static uint32_t count_up_domains(const struct table *t)
 		bool fresh = t->nodes[i].up;
 
 		for (uint32_t j = 0; j < i && fresh; j++)
-			fresh = !t->nodes[j].up || strcmp(t->nodes[i].domain,
-							  t->nodes[j].domain);
+			fresh = !t->nodes[j].up ||
+				strcmp(t->nodes[i].domain, t->nodes[j].domain);
 		domains += fresh;
 	}
 	return domains;
@@ -308,9 +308,9 @@ static void random__allowing_one_host_needs_three_nodes_only(void **state)
 
 		random_state = seed;
 		t = random_table();
-		assert_outcome(
-			petal_place_ring(t.nodes, t.count, seed, &demo, m),
-			count_up(&t) < 3 ? -PETAL_ENOQUORUM : 0);
+		assert_outcome(petal_place_ring(t.nodes, t.count, seed, &demo,
+						m),
+			       count_up(&t) < 3 ? -PETAL_ENOQUORUM : 0);
 		if (count_up(&t) < 3)
 			continue;
 		assert_true(m[0] != m[1] && m[1] != m[2] && m[0] != m[2]);
@@ -443,10 +443,8 @@ static void random__a_node_that_joins_gets_its_share_only(void **state)
 
 	(void)state;
 	for (uint64_t ring = 0; ring < 10000; ring++) {
-		assert_ok(petal_place_ring(t.nodes, 9, ring, &no_wish,
-					   before));
-		assert_ok(petal_place_ring(t.nodes, 10, ring, &no_wish,
-					   after));
+		assert_ok(petal_place_ring(t.nodes, 9, ring, &no_wish, before));
+		assert_ok(petal_place_ring(t.nodes, 10, ring, &no_wish, after));
 		total += moved(before, after);
 	}
 	/* Its share is 3 members in 10 rings; 5 standard deviations are 229. */
@@ -495,8 +493,7 @@ int main(void)
 		cmocka_unit_test(keep__of_two_in_one_domain_one_has_to_go),
 		cmocka_unit_test(
 			random__members_are_up_and_their_domains_differ),
-		cmocka_unit_test(
-			random__repetition_and_order_change_nothing),
+		cmocka_unit_test(random__repetition_and_order_change_nothing),
 		cmocka_unit_test(
 			random__allowing_one_host_needs_three_nodes_only),
 		cmocka_unit_test(random__rings_and_primaries_stay_balanced),

@@ -343,8 +343,7 @@ static void random__no_window_has_more_restarts_than_the_budget(void **state)
 		struct script *s = &script;
 
 		started(s, &permanent);
-		while (count < 64 &&
-		       s->child.state != PETAL_RESTART_IS_OVER) {
+		while (count < 64 && s->child.state != PETAL_RESTART_IS_OVER) {
 			s->now_ns += PETAL_MS(draw(600));
 			step(s, &fail);
 			if (s->child.state == PETAL_RESTART_IS_OVER)

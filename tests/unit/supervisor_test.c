@@ -38,8 +38,8 @@ static const struct petal_restart_options quick = {
 	.window_ns = 1,
 };
 
-static struct petal_restart_options
-policy(enum petal_restart_policy value, uint32_t restarts_max)
+static struct petal_restart_options policy(enum petal_restart_policy value,
+					   uint32_t restarts_max)
 {
 	return (struct petal_restart_options){
 		.policy = value,
@@ -93,8 +93,8 @@ static const struct petal_supervisor_event *next(struct fixture *f)
 	while (f->event_next == f->event_count) {
 		wait_readable(petal_supervisor_fd(f->supervisor));
 		f->event_next = 0;
-		f->event_count = petal_supervisor_poll(f->supervisor,
-						       f->events, EVENTS);
+		f->event_count =
+			petal_supervisor_poll(f->supervisor, f->events, EVENTS);
 		assert_in_range(f->event_count, 0, EVENTS);
 	}
 	return &f->events[f->event_next++];
@@ -361,8 +361,8 @@ static void restart__transient_ends_when_its_work_is_done(void **state)
 static void restart__transient_comes_back_from_a_signal(void **state)
 {
 	struct fixture *f = *state;
-	uint32_t child = start_sleep(f, "a",
-				     policy(PETAL_RESTART_TRANSIENT, 5));
+	uint32_t child =
+		start_sleep(f, "a", policy(PETAL_RESTART_TRANSIENT, 5));
 	pid_t pid = expect(f, PETAL_SUPERVISOR_STARTED, "a");
 
 	assert_ok(petal_supervisor_signal(f->supervisor, child, SIGTERM));
@@ -459,8 +459,8 @@ static void poll__two_events_at_a_time_lose_none(void **state)
 	for (int i = 0; i < 4; i++)
 		assert_int_equal(poll_two(f, story, &pids[i]), 1);
 	for (uint32_t i = 0; i < 4; i++) {
-		assert_ok(petal_supervisor_signal(f->supervisor, i + 1,
-						  SIGKILL));
+		assert_ok(
+			petal_supervisor_signal(f->supervisor, i + 1, SIGKILL));
 		wait_ended(pids[i]);
 	}
 	while (n < 4)
@@ -652,8 +652,10 @@ static void inherit__every_restart_gets_the_same_fds(void **state)
 	start_with_pipe(f, "a", policy(PETAL_RESTART_PERMANENT, 2),
 			"echo again >&3; exit 1", &fd);
 	for (int i = 0; i < 3; i++) {
-		expect(f, i ? PETAL_SUPERVISOR_RESTARTED :
-			      PETAL_SUPERVISOR_STARTED, "a");
+		expect(f,
+		       i ? PETAL_SUPERVISOR_RESTARTED
+			 : PETAL_SUPERVISOR_STARTED,
+		       "a");
 		assert_string_equal(read_line(fd), "again");
 		expect(f, PETAL_SUPERVISOR_EXITED, "a");
 	}
@@ -700,8 +702,8 @@ static void inherit__a_process_group_of_its_own(void **state)
 static void exit__collected_by_somebody_else_is_still_an_end(void **state)
 {
 	struct fixture *f = *state;
-	uint32_t child = start_sleep(f, "a",
-				     policy(PETAL_RESTART_TEMPORARY, 0));
+	uint32_t child =
+		start_sleep(f, "a", policy(PETAL_RESTART_TEMPORARY, 0));
 	pid_t pid = expect(f, PETAL_SUPERVISOR_STARTED, "a");
 
 	assert_ok(petal_supervisor_signal(f->supervisor, child, SIGKILL));
@@ -725,8 +727,9 @@ static _Noreturn void live_as_supervisor(int tell_fd)
 		_exit(1);
 	start_sleep(&f, "a", quick);
 	start_sleep(&f, "b", quick);
-	start_shell(&f, "c", quick, "trap '' TERM INT HUP; "
-				    "while :; do read line < /dev/null; done");
+	start_shell(&f, "c", quick,
+		    "trap '' TERM INT HUP; "
+		    "while :; do read line < /dev/null; done");
 	for (int i = 0; i < 3; i++)
 		pids[i] = next(&f)->pid;
 	if (write(tell_fd, pids, sizeof(pids)) != sizeof(pids))
