@@ -178,19 +178,15 @@ void petal_backup_journaled(struct petal_backup *b, uint64_t end_pos,
 
 static void acknowledge(struct petal_backup *b)
 {
-	struct petal_log_ack *line = &b->log->acks[b->self];
+	struct petal_log_line line = { { b->cursor.pos, b->disk_pos,
+					 b->journal_frozen } };
 
 	/* A failure alone is news too: the primary waits for our disk. */
 	if (b->told && b->cursor.pos == b->told_memory_pos &&
 	    b->disk_pos == b->told_disk_pos &&
 	    b->journal_frozen == b->told_frozen)
 		return;
-	atomic_store_explicit(&line->memory_pos, b->cursor.pos,
-			      memory_order_relaxed);
-	atomic_store_explicit(&line->disk_pos, b->disk_pos,
-			      memory_order_relaxed);
-	atomic_store_explicit(&line->disk_failed, b->journal_frozen,
-			      memory_order_relaxed);
+	petal_log_line_write(&b->log->acks[b->self], &line);
 	if (b->port.acknowledge(b->port.self) < 0)
 		return;
 	b->told = true;
@@ -201,9 +197,12 @@ static void acknowledge(struct petal_backup *b)
 
 static void take_orders(struct petal_backup *b)
 {
-	uint64_t trim_pos = atomic_load_explicit(&b->log->orders->trim_pos,
-						 memory_order_relaxed);
+	struct petal_log_line line;
+	uint64_t trim_pos;
 
+	if (!petal_log_line_read(b->log->orders, &line))
+		return;
+	trim_pos = line.words[0];
 	if (trim_pos <= b->trim_pos || trim_pos > b->cursor.pos)
 		return;
 	b->trim_pos = trim_pos;

@@ -26,6 +26,7 @@
  *    daemon_restore.c  what the journal held when we started
  *    daemon_swaps.c    compare-and-swaps under way in the registry
  *    daemon_clients.c  processes of this host: the socket and its requests
+ *    daemon_status.c   what people see of all this
  *
  * Everything happens in the loop's thread but C-Raft, which has its own (see
  * fabric/registry.h). The loop sleeps in epoll when there is nothing to do, and
@@ -187,6 +188,7 @@ struct daemon {
 	uint64_t next_cookie;
 	uint32_t next_generation;
 	bool stopping;
+	uint64_t said_version; /* configurations up to it were complained of */
 	struct daemon_restored restored[DAEMON_RESTORED_MAX];
 	struct daemon_peer peers[PETAL_WIRE_PEER_MAX];
 	struct daemon_ring rings[DAEMON_RINGS_MAX];
@@ -253,7 +255,6 @@ void daemon_rings_started(struct daemon *d, uint32_t peer, uint64_t id,
 bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id);
 void daemon_rings_admitted(struct daemon *d, const struct daemon_swap *swap,
 			   int status);
-json_t *daemon_rings_json(struct daemon *d);
 
 /* daemon_restore.c */
 int daemon_restore(struct daemon *d);
@@ -263,6 +264,10 @@ bool daemon_restore_adopt(struct daemon *d, struct daemon_ring *ring);
 void daemon_restore_check(struct daemon *d);
 void daemon_restore_checked(struct daemon *d, int status);
 void daemon_restore_drop(struct daemon *d);
+
+/* daemon_status.c */
+json_t *daemon_status_json(struct daemon *d);
+json_t *daemon_status_rings(struct daemon *d);
 
 /* daemon_swaps.c */
 struct daemon_swap *daemon_swaps_add(struct daemon *d,

@@ -70,9 +70,13 @@ static void agree(struct daemon *d, struct daemon_client *client)
 /* Made in the registry, while no memory for it could be had here. */
 static bool is_unopened(struct daemon *d, const struct daemon_swap *swap)
 {
+	const char *name = swap->key + strlen(PETAL_RING_CONFIG_PREFIX);
+
+	/* Somebody may have deleted it since. */
 	return swap->kind == DAEMON_SWAP_CREATE &&
-	       daemon_rings_find(
-		       d, swap->key + strlen(PETAL_RING_CONFIG_PREFIX)) == NULL;
+	       daemon_rings_find(d, name) == NULL &&
+	       petal_registry_get(d->registry, swap->key, NULL, 0, NULL,
+				  NULL) == 0;
 }
 
 void daemon_clients_answer(struct daemon *d, const struct daemon_swap *swap,
@@ -401,97 +405,9 @@ static void on_ring_delete(struct daemon *d, struct daemon_client *client,
 		submit(d, client, DAEMON_SWAP_DELETE, &config);
 }
 
-/* Status. */
-
-static json_t *nodes_json(const struct daemon *d)
-{
-	json_t *list = json_array();
-
-	for (uint32_t i = 0; petal_member_at(&d->members, i) != NULL; i++) {
-		const struct petal_member_node *line =
-			petal_member_at(&d->members, i);
-
-		json_array_append_new(
-			list,
-			json_pack("{s:i, s:s, s:s, s:s, s:b}", "node",
-				  (int)line->node, "name", line->name, "domain",
-				  line->domain, "address", line->address, "up",
-				  petal_member_up(&d->members, line->node)));
-	}
-	return list;
-}
-
-static json_t *journal_json(const struct daemon *d)
-{
-	struct petal_journal_stats stats;
-
-	petal_journal_stats(d->journal, &stats);
-	return json_pack("{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-			 "s:b}",
-			 "engine", stats.engine, "direct", stats.direct,
-			 "memory_only", stats.memory_only, "refused_full",
-			 (json_int_t)stats.refused_full, "capacity_bytes",
-			 (json_int_t)stats.capacity_bytes, "used_bytes",
-			 (json_int_t)stats.used_bytes, "batches",
-			 (json_int_t)stats.batches, "copied_bytes",
-			 (json_int_t)stats.copied_bytes, "direct_bytes",
-			 (json_int_t)stats.direct_bytes, "replayed_batches",
-			 (json_int_t)stats.replayed_batches, "frozen",
-			 stats.frozen);
-}
-
-static json_t *wire_json(const struct daemon *d)
-{
-	struct petal_wire_counters c;
-
-	petal_wire_counters(d->wire, &c);
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-			 "provider", petal_wire_provider(d->wire), "admitted",
-			 (json_int_t)c.admitted, "refused_token",
-			 (json_int_t)c.refused_token, "refused_crossing",
-			 (json_int_t)c.refused_crossing, "refused_resources",
-			 (json_int_t)c.refused_resources, "halfopen_expired",
-			 (json_int_t)c.halfopen_expired, "halfopen_evicted",
-			 (json_int_t)c.halfopen_evicted, "busy_sends",
-			 (json_int_t)c.busy_sends, "busy_writes",
-			 (json_int_t)c.busy_writes);
-}
-
-static json_t *registry_json(const struct daemon *d)
-{
-	struct petal_registry_status s;
-
-	petal_registry_status(d->registry, &s);
-	return json_pack("{s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "leader",
-			 (int)s.leader, "failed", s.failed, "keys", (int)s.keys,
-			 "revision", (json_int_t)s.revision, "conflicts",
-			 (json_int_t)s.conflicts, "refused",
-			 (json_int_t)s.refused, "swaps_given_up",
-			 (json_int_t)d->counts.swaps_given_up);
-}
-
-static json_t *counts_json(const struct daemon *d)
-{
-	return json_pack("{s:I, s:I, s:I}", "loops",
-			 (json_int_t)d->counts.loops, "bad_messages",
-			 (json_int_t)d->counts.bad_messages, "bad_requests",
-			 (json_int_t)d->counts.bad_requests);
-}
-
 static void on_status(struct daemon *d, struct daemon_client *client)
 {
-	answer(d, client,
-	       json_pack("{s:b, s:i, s:s, s:I, s:s, s:I, s:o, s:o, s:o, s:o, "
-			 "s:o, s:o}",
-			 "ok", 1, "node", (int)d->config.self, "name",
-			 petal_member_find(&d->members, d->config.self)->name,
-			 "pid", (json_int_t)getpid(), "incarnation", d->inc,
-			 "uptime_ns", (json_int_t)(d->now_ns - d->started_ns),
-			 "nodes", nodes_json(d), "wire", wire_json(d),
-			 "registry", registry_json(d), "journal",
-			 journal_json(d), "counts", counts_json(d), "rings",
-			 daemon_rings_json(d)),
-	       NULL, 0);
+	answer(d, client, daemon_status_json(d), NULL, 0);
 }
 
 static void on_hello(struct daemon *d, struct daemon_client *client,
@@ -528,7 +444,7 @@ static void serve(struct daemon *d, struct daemon_client *client,
 	else if (strcmp(op, "rings") == 0)
 		answer(d, client,
 		       json_pack("{s:b, s:o}", "ok", 1, "rings",
-				 daemon_rings_json(d)),
+				 daemon_status_rings(d)),
 		       NULL, 0);
 	else if (strcmp(op, "ring-create") == 0 && name != NULL)
 		on_ring_create(d, client, name, request);

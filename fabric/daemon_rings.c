@@ -321,10 +321,11 @@ static void open_ring(struct daemon *d, const struct petal_ring_config *config)
 	int err = 0;
 
 	if (ring == NULL) {
-		fprintf(stderr,
-			"petald: ring '%s' is one more than the %u that "
-			"a node keeps\n",
-			config->name, DAEMON_RINGS_MAX);
+		if (config->version > d->said_version)
+			fprintf(stderr,
+				"petald: ring '%s' is one more than the %u "
+				"that a node keeps\n",
+				config->name, DAEMON_RINGS_MAX);
 		return;
 	}
 	memset(ring, 0, sizeof(*ring));
@@ -345,8 +346,9 @@ static void open_ring(struct daemon *d, const struct petal_ring_config *config)
 	if (err == 0 && ring->role == DAEMON_BACKUP)
 		open_backup(ring);
 	if (err < 0) {
-		fprintf(stderr, "petald: cannot open ring '%s': %s\n",
-			config->name, petal_strerror(err));
+		if (config->version > d->said_version)
+			fprintf(stderr, "petald: cannot open ring '%s': %s\n",
+				config->name, petal_strerror(err));
 		/* What the journal holds of a backup waits for the next try. */
 		if (ring->role == DAEMON_PRIMARY)
 			petal_journal_detach(d->journal, config->id);
@@ -374,20 +376,30 @@ static void update_ring(struct daemon *d, struct daemon_ring *ring,
 	}
 }
 
+/* Versions are of one counter, so what is no news has been said. */
+struct visit {
+	struct daemon *daemon;
+	uint64_t version; /* the highest met */
+};
+
 static int visit_config(void *arg, const char *key, const void *value,
 			uint32_t length, uint64_t version)
 {
 	const char *name = key + strlen(PETAL_RING_CONFIG_PREFIX);
-	struct daemon *d = arg;
+	struct visit *visit = arg;
+	struct daemon *d = visit->daemon;
 	struct petal_ring_config config;
 	struct daemon_ring *ring;
 
+	if (version > visit->version)
+		visit->version = version;
 	if (petal_ring_config_parse(name, value, length, version, &config) <
 	    0) {
-		fprintf(stderr,
-			"petald: the registry's value of '%s' makes no "
-			"sense\n",
-			key);
+		if (version > d->said_version)
+			fprintf(stderr,
+				"petald: the registry's value of '%s' makes no "
+				"sense\n",
+				key);
 		return 0;
 	}
 	ring = daemon_rings_by_id(d, config.id);
@@ -403,10 +415,13 @@ static int visit_config(void *arg, const char *key, const void *value,
 
 void daemon_rings_reconcile(struct daemon *d)
 {
+	struct visit visit = { .daemon = d, .version = d->said_version };
+
 	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++)
 		d->rings[i].seen = false;
 	petal_registry_each(d->registry, PETAL_RING_CONFIG_PREFIX, visit_config,
-			    d);
+			    &visit);
+	d->said_version = visit.version;
 	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
 		if (d->rings[i].used && !d->rings[i].seen &&
 		    !d->rings[i].closing) {
@@ -724,129 +739,4 @@ uint64_t daemon_rings_next_ns(const struct daemon *d)
 			next_ns = ring_ns;
 	}
 	return next_ns;
-}
-
-/* What people see. */
-
-static json_t *queue_json(const struct petal_queue *queue)
-{
-	struct petal_queue_counts counts;
-
-	petal_queue_counts(queue, &counts);
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-			 "name", queue->name, "enqueued",
-			 (json_int_t)counts.enqueued, "ready",
-			 (json_int_t)counts.ready, "leased",
-			 (json_int_t)counts.leased, "done",
-			 (json_int_t)counts.done, "redelivered",
-			 (json_int_t)counts.redelivered, "expired",
-			 (json_int_t)counts.expired, "reclaimed",
-			 (json_int_t)counts.reclaimed, "stale",
-			 (json_int_t)counts.stale);
-}
-
-static json_t *levels_json(const struct petal_log *log)
-{
-	json_t *object = json_object();
-
-	for (unsigned i = 0; i < PETAL_LEVEL_COUNT; i++)
-		json_object_set_new(
-			object, petal_level_name((enum petal_level)i),
-			json_integer((json_int_t)atomic_load_explicit(
-				&log->marks->level_pos[i],
-				memory_order_relaxed)));
-	return object;
-}
-
-static json_t *member_json(const struct daemon *d,
-			   const struct daemon_ring *ring, unsigned i)
-{
-	const struct petal_primary_member *member = &ring->primary.members[i];
-	uint32_t node = ring->config.members[i];
-	const char *state = "unknown";
-
-	if (node == d->config.self)
-		state = "self";
-	else if (ring->role == DAEMON_PRIMARY)
-		state = !member->attached ? "away"
-			: member->counted ? "in"
-					  : "catching up";
-	else
-		state = d->peers[node].up ? "up" : "away";
-	return json_pack("{s:i, s:s}", "node", (int)node, "state", state);
-}
-
-static const char *role_name(enum daemon_role role)
-{
-	switch (role) {
-	case DAEMON_PRIMARY:
-		return "primary";
-	case DAEMON_BACKUP:
-		return "backup";
-	case DAEMON_LOST:
-		return "lost";
-	case DAEMON_NOT_MEMBER:
-		break;
-	}
-	return "none";
-}
-
-static json_t *ring_json(struct daemon *d, struct daemon_ring *ring)
-{
-	json_t *members = json_array();
-	json_t *queues = json_array();
-	json_t *object;
-
-	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++)
-		json_array_append_new(members, member_json(d, ring, i));
-	object = json_pack("{s:s, s:I, s:I, s:I, s:i, s:s, s:o}", "name",
-			   ring->config.name, "id", (json_int_t)ring->config.id,
-			   "data_bytes", (json_int_t)ring->config.data_bytes,
-			   "epoch", (json_int_t)ring->config.epoch, "primary",
-			   (int)ring->config.primary, "role",
-			   role_name(ring->role), "members", members);
-	if (ring->role == DAEMON_PRIMARY) {
-		const struct petal_primary_counts *c = &ring->primary.counts;
-
-		for (unsigned i = 0; i < ring->config.queue_count; i++)
-			json_array_append_new(queues,
-					      queue_json(&ring->log.queues[i]));
-		json_object_set_new(object, "levels", levels_json(&ring->log));
-		json_object_set_new(
-			object, "counts",
-			json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-				  "accepted", (json_int_t)c->accepted,
-				  "refused", (json_int_t)c->refused, "stale",
-				  (json_int_t)c->stale, "padding",
-				  (json_int_t)c->padding, "repaired",
-				  (json_int_t)c->repaired, "writes",
-				  (json_int_t)c->writes, "write_bytes",
-				  (json_int_t)c->write_bytes));
-	}
-	if (ring->role == DAEMON_BACKUP)
-		json_object_set_new(
-			object, "backup",
-			json_pack("{s:b, s:I, s:I, s:I}", "started",
-				  ring->backup.started, "memory_pos",
-				  (json_int_t)ring->backup.cursor.pos,
-				  "disk_pos", (json_int_t)ring->backup.disk_pos,
-				  "starts",
-				  (json_int_t)ring->backup.counts.starts));
-	if (ring->log.marks != NULL)
-		json_object_set_new(object, "pages",
-				    json_string(petal_segment_pages_name(
-					    ring->log.segment.pages)));
-	json_object_set_new(object, "queues", queues);
-	return object;
-}
-
-json_t *daemon_rings_json(struct daemon *d)
-{
-	json_t *list = json_array();
-
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
-		if (d->rings[i].used && !d->rings[i].closing)
-			json_array_append_new(list, ring_json(d, &d->rings[i]));
-	}
-	return list;
 }

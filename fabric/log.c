@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "shm/crc32c.h"
 #include "shm/error.h"
 
 #define LOG_MAGIC UINT64_C(0x31676f6c6c617465)
@@ -243,6 +244,45 @@ void petal_log_close(struct petal_log *log)
 {
 	petal_segment_close(&log->segment);
 	memset(log, 0, sizeof(*log));
+}
+
+/* Both kinds of line begin with three words and their check. */
+static_assert(offsetof(struct petal_log_ack, memory_pos) == 0, "layout");
+static_assert(offsetof(struct petal_log_ack, check) == 24, "layout");
+static_assert(offsetof(struct petal_log_orders, trim_pos) == 0, "layout");
+static_assert(offsetof(struct petal_log_orders, check) == 24, "layout");
+
+/* Never that of a line of zeros, which nobody has written. */
+static uint64_t check_of(const struct petal_log_line *words)
+{
+	return petal_crc32c(0, words->words, sizeof(words->words)) |
+	       UINT64_C(1) << 32;
+}
+
+void petal_log_line_write(void *line, const struct petal_log_line *words)
+{
+	_Atomic uint64_t *at = line;
+
+	for (unsigned i = 0; i < 3; i++)
+		atomic_store_explicit(&at[i], words->words[i],
+				      memory_order_relaxed);
+	atomic_store_explicit(&at[3], check_of(words), memory_order_relaxed);
+}
+
+bool petal_log_line_read(const void *line, struct petal_log_line *ret_words)
+{
+	const _Atomic uint64_t *at = line;
+	struct petal_log_line words;
+	uint64_t check;
+
+	for (unsigned i = 0; i < 3; i++)
+		words.words[i] =
+			atomic_load_explicit(&at[i], memory_order_relaxed);
+	check = atomic_load_explicit(&at[3], memory_order_relaxed);
+	if (check != check_of(&words))
+		return false;
+	*ret_words = words;
+	return true;
 }
 
 void petal_log_walk(const struct petal_log *log,

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <stdalign.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "actors/port.h"
@@ -39,6 +40,9 @@
  *              (release) -> its producer loads accepted_sequence (acquire)
  *    [MARK]    the replicator stores level_pos (release) -> waiters load it
  *              (acquire), by the marks bell
+ *    An ack or orders line has no order at all: a wire reads it part by part,
+ *    while its writer may store the next, and lands it part by part. So it
+ *    carries a check of its words, and a reader takes all of them or none.
  *
  * Crash: marks, owners and queues are the primary's view and die with it. What
  * counts is in data: queues are a function of the retained records.
@@ -90,7 +94,8 @@ struct petal_log_ack {
 	alignas(64) _Atomic uint64_t memory_pos; /* M */
 	_Atomic uint64_t disk_pos;               /* D */
 	_Atomic uint64_t disk_failed;            /* not 0: D stands still */
-	uint64_t reserved[5];
+	_Atomic uint64_t check;                  /* of these three */
+	uint64_t reserved[4];
 };
 
 /* What the primary tells a backup beside the records. */
@@ -98,7 +103,8 @@ struct petal_log_orders {
 	alignas(64) _Atomic uint64_t trim_pos;
 	_Atomic uint64_t visible_pos;
 	_Atomic uint64_t beat;
-	uint64_t reserved[5];
+	_Atomic uint64_t check; /* of these three */
+	uint64_t reserved[4];
 };
 
 struct petal_log_outcome {
@@ -181,6 +187,25 @@ static inline uint64_t petal_log_run(const struct petal_log *log, uint64_t pos,
 
 	return end - pos < left ? end - pos : left;
 }
+
+/* The words of an acks or orders line. */
+struct petal_log_line {
+	uint64_t words[3]; /* in their order in the structure */
+};
+
+/**
+ * petal_log_line_write() - store a line that will travel one-sided
+ * @line: a struct petal_log_ack or petal_log_orders
+ */
+void petal_log_line_write(void *line, const struct petal_log_line *words);
+
+/**
+ * petal_log_line_read() - load a line that came one-sided
+ *
+ * Return: whether its words belong together. If not, part of it is still to
+ * come, and the notice of its arrival after that.
+ */
+bool petal_log_line_read(const void *line, struct petal_log_line *ret_words);
 
 /**
  * petal_log_walk() - move over records that were accepted before

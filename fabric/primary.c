@@ -332,13 +332,13 @@ void petal_primary_wrote(struct petal_primary *p, unsigned i, uint64_t end_pos)
 int petal_primary_acked(struct petal_primary *p, unsigned i)
 {
 	struct petal_primary_member *member = &p->members[i];
-	uint64_t memory_pos = atomic_load_explicit(&p->log->acks[i].memory_pos,
-						   memory_order_relaxed);
-	uint64_t disk_pos = atomic_load_explicit(&p->log->acks[i].disk_pos,
-						 memory_order_relaxed);
+	struct petal_log_line line;
+	uint64_t memory_pos, disk_pos;
 
-	if (!member->attached)
+	if (!member->attached || !petal_log_line_read(&p->log->acks[i], &line))
 		return 0;
+	memory_pos = line.words[0];
+	disk_pos = line.words[1];
 	/* It may be ahead of sent_pos: with what an earlier link left there. */
 	if (memory_pos > p->accepted.pos || disk_pos > p->accepted.pos)
 		return -PETAL_ECORRUPT;
@@ -346,8 +346,7 @@ int petal_primary_acked(struct petal_primary *p, unsigned i)
 		member->memory_pos = memory_pos;
 	if (disk_pos > member->disk_pos)
 		member->disk_pos = disk_pos;
-	member->disk_failed = atomic_load_explicit(&p->log->acks[i].disk_failed,
-						   memory_order_relaxed) != 0;
+	member->disk_failed = line.words[2] != 0;
 	return 0;
 }
 
@@ -380,13 +379,9 @@ void petal_primary_join(struct petal_primary *p, unsigned i,
 		.memory_pos = start.pos,
 		.joined_pos = p->accepted.pos,
 	};
-	atomic_store_explicit(&p->log->acks[i].memory_pos, start.pos,
-			      memory_order_relaxed);
 	/* How far its disk is it has not said, and its memory says nothing. */
-	atomic_store_explicit(&p->log->acks[i].disk_pos, 0,
-			      memory_order_relaxed);
-	atomic_store_explicit(&p->log->acks[i].disk_failed, 0,
-			      memory_order_relaxed);
+	petal_log_line_write(&p->log->acks[i],
+			     &(struct petal_log_line){ { start.pos, 0, 0 } });
 	p->ordered_trim_pos = 0;
 	*ret_start = start;
 }
@@ -728,17 +723,14 @@ static void release(struct petal_primary *p)
 
 static void order(struct petal_primary *p, uint64_t now_ns)
 {
-	struct petal_log_orders *line = p->log->orders;
+	struct petal_log_line line = { { p->trim_pos, visible_pos(p), 0 } };
 
 	if (p->trim_pos == p->ordered_trim_pos)
 		return;
 	if (now_ns < p->order_ns && p->trim_pos - p->ordered_trim_pos <
 					    p->log->geometry.data_bytes / 32)
 		return;
-	atomic_store_explicit(&line->trim_pos, p->trim_pos,
-			      memory_order_relaxed);
-	atomic_store_explicit(&line->visible_pos, visible_pos(p),
-			      memory_order_relaxed);
+	petal_log_line_write(p->log->orders, &line);
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
 		if (p->members[i].attached)
 			p->port.order(p->port.self, i);

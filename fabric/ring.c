@@ -150,28 +150,49 @@ static uint64_t accepted_sequence(const struct petal_ring *ring)
 }
 
 /*
- * How full the ring may be for a record. New work stops at half, so that work
- * in progress can be finished; forwarding stops before the end, so that what
- * only acknowledges, or finishes the very message that holds the head back,
- * always finds room. Otherwise a full ring could never be emptied.
+ * How full the ring may be for a record. New work stops at three eighths, so
+ * that work in progress can be finished. The rest is kept for whoever holds the
+ * oldest message, which alone can free the head: one record may need a quarter
+ * of the ring, and as much again to pass its end. Without that a full ring could
+ * never be emptied.
  */
 static uint64_t share_of(const struct petal_ring *ring,
 			 const struct petal_message *inputs,
-			 unsigned input_count, unsigned output_count)
+			 unsigned input_count)
 {
 	uint64_t whole = ring->log.geometry.data_bytes;
 	uint64_t trim_pos = atomic_load_explicit(&ring->log.marks->trim_pos,
 						 memory_order_relaxed);
 
-	if (input_count == 0)
-		return whole / 2;
-	if (output_count == 0)
-		return whole;
 	for (unsigned i = 0; i < input_count; i++) {
-		if (inputs[i].pos <= trim_pos)
+		if (inputs[i].pos == trim_pos)
 			return whole;
 	}
-	return whole / 8 * 7;
+	return input_count == 0 ? whole / 8 * 3 : whole / 16 * 7;
+}
+
+/*
+ * An acknowledgement that would be refused is not written: it would take room
+ * that nobody gives back. Nor is one waited for: the message went to somebody
+ * else, and it may be the oldest.
+ */
+static int check_leases(struct petal_ring *ring,
+			const struct petal_message *inputs,
+			unsigned input_count)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < input_count && err == 0; i++) {
+		struct petal_queue_lease lease = { inputs[i].ordinal,
+						   inputs[i].lease };
+
+		if (inputs[i].queue == 0 ||
+		    inputs[i].queue > ring->log.geometry.queue_count)
+			return -EINVAL;
+		err = petal_queue_check(
+			&ring->log.queues[inputs[i].queue - 1], &lease);
+	}
+	return err;
 }
 
 static int claim(struct petal_ring *ring, uint32_t length, uint64_t share,
@@ -235,6 +256,9 @@ int petal_ring_outcome(struct petal_ring *ring, uint64_t sequence,
 			 .outcomes[sequence % PETAL_LOG_WINDOW]
 			 .lsn,
 		memory_order_relaxed);
+	/* Another record of ours may have taken the place meanwhile. */
+	if (accepted_sequence(ring) - sequence >= PETAL_LOG_WINDOW)
+		return -ENODATA;
 	if (lsn < 0)
 		return lsn < INT_MIN ? -PETAL_ECORRUPT : (int)lsn;
 	*ret_lsn = (uint64_t)lsn;
@@ -284,23 +308,30 @@ int petal_ring_wait(struct petal_ring *ring,
 	return err;
 }
 
+static int claim_for(struct petal_ring *ring, uint32_t length,
+		     const struct petal_message *inputs, unsigned input_count,
+		     struct petal_mpsc_claim *room)
+{
+	int err = check_leases(ring, inputs, input_count);
+
+	if (err < 0)
+		return err;
+	return claim(ring, length, share_of(ring, inputs, input_count), room);
+}
+
 /* Claim, and wait for room if there is none. */
 static int claim_until(struct petal_ring *ring, uint32_t length,
 		       const struct petal_message *inputs, unsigned input_count,
-		       unsigned output_count, uint64_t deadline_ns,
-		       struct petal_mpsc_claim *room)
+		       uint64_t deadline_ns, struct petal_mpsc_claim *room)
 {
 	struct petal_doorbell *bell = &ring->log.marks->bell;
 	uint32_t seen;
 	int err;
 
-	err = claim(ring, length,
-		    share_of(ring, inputs, input_count, output_count), room);
+	err = claim_for(ring, length, inputs, input_count, room);
 	while (err == -EAGAIN && deadline_ns != 0) {
 		seen = petal_doorbell_arm(bell);
-		err = claim(ring, length,
-			    share_of(ring, inputs, input_count, output_count),
-			    room);
+		err = claim_for(ring, length, inputs, input_count, room);
 		if (err != -EAGAIN)
 			break;
 		err = sleep_on(ring, bell, seen, deadline_ns);
@@ -319,7 +350,7 @@ int petal_ring_publish_until(struct petal_ring *ring, uint32_t queue,
 
 	if (queue > ring->log.geometry.queue_count)
 		return -EINVAL;
-	err = claim_until(ring, length, NULL, 0, 1, deadline_ns, &room);
+	err = claim_until(ring, length, NULL, 0, deadline_ns, &room);
 	if (err < 0)
 		return err;
 	memcpy(payload_of(&room), bytes, length);
@@ -451,7 +482,7 @@ int petal_ring_forward(struct petal_ring *ring,
 	err = petal_txn_bytes(input_count, outputs, output_count, &length);
 	if (err == 0)
 		err = claim_until(ring, length, inputs, input_count,
-				  output_count, deadline_ns, &room);
+				  deadline_ns, &room);
 	if (err < 0)
 		return err;
 	petal_txn_write(payload_of(&room), inputs, input_count, outputs,

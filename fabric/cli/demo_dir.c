@@ -117,7 +117,7 @@ static int open_given(struct demo *demo)
 	if (!demo->made_dir && errno != EEXIST)
 		return demo_fail(demo, "cannot make the directory '%s': %s",
 				 dir, strerrordesc_np(errno));
-	if (access(dir, W_OK | X_OK) < 0)
+	if (access(dir, R_OK | W_OK | X_OK) < 0)
 		return demo_fail(demo,
 				 "cannot write into the directory '%s': %s",
 				 dir, strerrordesc_np(errno));

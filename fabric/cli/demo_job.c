@@ -325,9 +325,9 @@ static int stalled(struct demo *demo, uint64_t done, uint64_t *last_done,
 	if (now_ns - *last_ns < STALL_NS)
 		return 0;
 	return demo_fail(demo,
-			 "nothing has moved for a minute, at %" PRIu64
-			 " results; see the logs in '%s'",
-			 done, demo->dir);
+			 "nothing has moved for a minute, after %" PRIu64
+			 " steps",
+			 done);
 }
 
 static int watch(struct demo *demo)

@@ -22,8 +22,8 @@
 #define SLOTS 4096u
 #define LEASE_NS PETAL_S(5)
 
-/* A port that is free just now; petald says so if it no longer is. */
-static int free_port(struct demo *demo, uint16_t *ret_port)
+/* A port that is free just now, and ours until the socket is closed. */
+static int free_port(struct demo *demo, int *ret_fd, uint16_t *ret_port)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET };
 	socklen_t size = sizeof(address);
@@ -36,20 +36,30 @@ static int free_port(struct demo *demo, uint16_t *ret_port)
 	    getsockname(fd, (struct sockaddr *)&address, &size) < 0)
 		err = demo_fail(demo, "cannot find a free port: %s",
 				strerrordesc_np(errno));
-	if (fd >= 0)
-		close(fd);
+	*ret_fd = fd;
 	*ret_port = ntohs(address.sin_port);
 	return err;
 }
 
+/* All are held together, or the kernel may name one twice. */
 static int choose_ports(struct demo *demo)
 {
-	for (unsigned i = 0; i < DEMO_PETALS; i++) {
-		if (free_port(demo, &demo->petals[i].fabric_port) < 0 ||
-		    free_port(demo, &demo->petals[i].registry_port) < 0)
-			return -1;
+	int held[2 * DEMO_PETALS], err = 0;
+	unsigned count = 0;
+
+	while (err == 0 && count < 2 * DEMO_PETALS) {
+		struct demo_petal *petal = &demo->petals[count / 2];
+
+		err = free_port(demo, &held[count],
+				count % 2 == 0 ? &petal->fabric_port
+					       : &petal->registry_port);
+		count++;
 	}
-	return 0;
+	while (count-- > 0) {
+		if (held[count] >= 0)
+			close(held[count]);
+	}
+	return err;
 }
 
 static int write_config(struct demo *demo, unsigned n)

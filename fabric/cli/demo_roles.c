@@ -75,7 +75,11 @@ static int attach(const char *role, const char *dir, const char *level,
 		return complain(role, "cannot attach to its petal", err);
 	err = petal_ring_open(&place->node, DEMO_RING, &place->ring);
 	if (err < 0)
-		return complain(role, place->node.error, err);
+		return complain(role,
+				place->node.error[0] != '\0'
+					? place->node.error
+					: "cannot open the ring",
+				err);
 	place->in = (uint32_t)petal_ring_queue(&place->ring, DEMO_QUEUE_IN);
 	place->out = (uint32_t)petal_ring_queue(&place->ring, DEMO_QUEUE_OUT);
 	return 0;

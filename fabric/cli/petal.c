@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,13 +48,8 @@ static int run(const char *name, int argc, char **argv)
 	return 2;
 }
 
-int main(int argc, char **argv)
+static int choose(int argc, char **argv)
 {
-	petal_signals_reset();
-	if (sodium_init() < 0) {
-		fputs("petal: cannot start libsodium\n", stderr);
-		return 1;
-	}
 	if (argc < 2 || (argv[1][0] == '-' && strcmp(argv[1], "--help") != 0 &&
 			 strcmp(argv[1], "--version") != 0))
 		return run("status", argc, argv);
@@ -66,4 +62,21 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	return run(argv[1], argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+	int code;
+
+	petal_signals_reset();
+	if (sodium_init() < 0) {
+		fputs("petal: cannot start libsodium\n", stderr);
+		return 1;
+	}
+	code = choose(argc, argv);
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return code;
+	fprintf(stderr, "petal: cannot write the answer: %s\n",
+		strerrordesc_np(errno));
+	return code == 0 ? 1 : code;
 }

@@ -91,21 +91,49 @@ static int64_t number(const json_t *object, const char *key)
 	return json_integer_value(json_object_get(object, key));
 }
 
-static int print_json(json_t *answer)
+static bool ring_is_whole(const json_t *ring)
+{
+	const json_t *member;
+	size_t i;
+
+	json_array_foreach (json_object_get(ring, "members"), i, member) {
+		if (strcmp(text(member, "state"), "away") == 0)
+			return false;
+	}
+	return strcmp(text(ring, "role"), "lost") != 0;
+}
+
+/* The exit code, whatever the shape of the answer: 1 when something is wrong. */
+static int judge(const json_t *answer)
+{
+	const json_t *journal = json_object_get(answer, "journal");
+	const json_t *line;
+	size_t i;
+
+	json_array_foreach (json_object_get(answer, "nodes"), i, line) {
+		if (!json_is_true(json_object_get(line, "up")))
+			return 1;
+	}
+	json_array_foreach (json_object_get(answer, "rings"), i, line) {
+		if (!ring_is_whole(line))
+			return 1;
+	}
+	return json_is_true(json_object_get(journal, "frozen")) ? 1 : 0;
+}
+
+static void print_json(json_t *answer)
 {
 	json_object_del(answer, "ok");
 	json_object_del(answer, "id");
 	json_dumpf(answer, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
 	putchar('\n');
-	return 0;
 }
 
-/* Worst first. Returns 1 when a node is away. */
-static int print_nodes(const json_t *nodes)
+/* Worst first. */
+static void print_nodes(const json_t *nodes)
 {
 	size_t i;
 	json_t *node;
-	int code = 0;
 
 	printf("%-6s %-12s %-16s %-24s %s\n", "node", "name", "domain",
 	       "address", "state");
@@ -115,14 +143,12 @@ static int print_nodes(const json_t *nodes)
 
 			if (is_up != (up == 1))
 				continue;
-			code |= !is_up;
 			printf("%-6" PRId64 " %-12s %-16s %-24s %s\n",
 			       number(node, "node"), text(node, "name"),
 			       text(node, "domain"), text(node, "address"),
 			       is_up ? "up" : "AWAY");
 		}
 	}
-	return code;
 }
 
 static void print_journal(const json_t *journal)
@@ -141,21 +167,15 @@ static void print_journal(const json_t *journal)
 		       : "");
 }
 
-static int print_members(const json_t *ring)
+static void print_members(const json_t *ring)
 {
 	json_t *member;
 	size_t i;
-	int code = 0;
 
-	json_array_foreach (json_object_get(ring, "members"), i, member) {
-		const char *state = text(member, "state");
-
-		code |= strcmp(state, "away") == 0;
+	json_array_foreach (json_object_get(ring, "members"), i, member)
 		printf("%s%" PRId64 " %s", i == 0 ? "" : ", ",
-		       number(member, "node"), state);
-	}
+		       number(member, "node"), text(member, "state"));
 	putchar('\n');
-	return code;
 }
 
 static void print_queues(const json_t *ring)
@@ -182,34 +202,29 @@ static const char *role_words(const char *role)
 	return "we keep no copy";
 }
 
-static int print_ring(const json_t *ring)
+static void print_ring(const json_t *ring)
 {
-	const char *role = text(ring, "role");
-	int code;
-
 	printf("\nring %s: epoch %" PRId64 ", %" PRId64 " KiB, %s, members ",
 	       text(ring, "name"), number(ring, "epoch"),
-	       number(ring, "data_bytes") >> 10, role_words(role));
-	code = print_members(ring) | (strcmp(role, "lost") == 0);
+	       number(ring, "data_bytes") >> 10,
+	       role_words(text(ring, "role")));
+	print_members(ring);
 	if (json_array_size(json_object_get(ring, "queues")) > 0) {
 		printf("  %-18s %12s %10s %8s %12s %12s\n", "queue", "enqueued",
 		       "ready", "leased", "done", "redelivered");
 		print_queues(ring);
 	}
-	return code;
 }
 
-static int print_rings(const json_t *rings)
+static void print_rings(const json_t *rings)
 {
 	json_t *ring;
 	size_t i;
-	int code = 0;
 
 	json_array_foreach (rings, i, ring)
-		code |= print_ring(ring);
+		print_ring(ring);
 	if (json_array_size(rings) == 0)
 		puts("\nno rings");
-	return code;
 }
 
 int cli_status(int argc, char **argv)
@@ -223,12 +238,13 @@ int cli_status(int argc, char **argv)
 	code = ask(&look, petal_node_status, &answer);
 	if (code != 0)
 		return code;
+	code = judge(answer);
 	if (look.json) {
-		code = print_json(answer);
+		print_json(answer);
 	} else {
-		code = print_nodes(json_object_get(answer, "nodes"));
+		print_nodes(json_object_get(answer, "nodes"));
 		print_journal(json_object_get(answer, "journal"));
-		code |= print_rings(json_object_get(answer, "rings"));
+		print_rings(json_object_get(answer, "rings"));
 	}
 	json_decref(answer);
 	return code;
@@ -245,8 +261,11 @@ int cli_rings(int argc, char **argv)
 	code = ask(&look, petal_ring_list, &answer);
 	if (code != 0)
 		return code;
-	code = look.json ? print_json(answer)
-			 : print_rings(json_object_get(answer, "rings"));
+	code = judge(answer);
+	if (look.json)
+		print_json(answer);
+	else
+		print_rings(json_object_get(answer, "rings"));
 	json_decref(answer);
 	return code;
 }

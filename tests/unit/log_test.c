@@ -253,6 +253,40 @@ static void attach__random_geometry_never_maps_outside(void **state)
 	memcpy(body, saved, sizeof(saved));
 }
 
+static void line__words_of_two_times_are_none(void **state)
+{
+	const struct petal_log_line zero = { { 0, 0, 0 } };
+	struct petal_log_line first, second, got = { { 7, 7, 7 } };
+	alignas(64) uint8_t from[2][64] = { 0 };
+	alignas(64) uint8_t mixed[64] = { 0 };
+	uint64_t random = 1;
+
+	(void)state;
+	/* What nobody has written says nothing; what says zero, zero. */
+	assert_false(petal_log_line_read(mixed, &got));
+	assert_int_equal(got.words[0], 7);
+	petal_log_line_write(mixed, &zero);
+	assert_true(petal_log_line_read(mixed, &got));
+	assert_memory_equal(&got, &zero, sizeof(got));
+	for (unsigned n = 0; n < 2000; n++) {
+		for (unsigned i = 0; i < 3; i++) {
+			first.words[i] = petal_test_random(&random) >> 40;
+			second.words[i] = first.words[i] +
+					  petal_test_random(&random) % 1000;
+		}
+		petal_log_line_write(from[0], &first);
+		petal_log_line_write(from[1], &second);
+		for (unsigned cut = 0; cut <= 64; cut++) {
+			memcpy(mixed, from[n % 2], cut);
+			memcpy(mixed + cut, from[1 - n % 2] + cut, 64 - cut);
+			if (!petal_log_line_read(mixed, &got))
+				continue;
+			assert_true(memcmp(&got, &first, sizeof(got)) == 0 ||
+				    memcmp(&got, &second, sizeof(got)) == 0);
+		}
+	}
+}
+
 static void run__ends_at_the_wrap_and_at_the_end(void **state)
 {
 	struct petal_log *log = *state;
@@ -279,6 +313,7 @@ int main(void)
 		cmocka_unit_test(attach__geometry_that_lies_is_refused),
 		TEST(attach__parts_of_another_shape_are_refused),
 		TEST(attach__random_geometry_never_maps_outside),
+		cmocka_unit_test(line__words_of_two_times_are_none),
 		TEST(run__ends_at_the_wrap_and_at_the_end),
 	};
 

@@ -140,6 +140,14 @@ static const struct petal_record_durable *record_at(struct fixture *f,
 	return (void *)petal_log_at(&f->t.log, pos);
 }
 
+/* What member 1 says, as the primary finds it. */
+static void lie(struct fixture *f, uint64_t memory_pos, uint64_t disk_pos)
+{
+	const struct petal_log_line line = { { memory_pos, disk_pos, 0 } };
+
+	petal_log_line_write(&f->t.log.acks[1], &line);
+}
+
 /* ---- the beginning ---- */
 
 static void open__first_record_is_epoch_start(void **state)
@@ -220,7 +228,7 @@ static void visibility__part_of_a_record_is_nothing(void **state)
 	put(f, WORK, "two lines long");
 	for (unsigned n = 0; n < 16; n++)
 		trio_step(&f->t);
-	atomic_store(&f->t.log.acks[1].memory_pos, before + 64);
+	lie(f, before + 64, 0);
 	assert_ok(petal_primary_acked(&f->t.primary, 1));
 	assert_ok(petal_primary_step(&f->t.primary, f->t.now_ns));
 	assert_int_equal(f->t.primary.dispatched_pos, before);
@@ -1026,12 +1034,6 @@ restore__bytes_that_are_no_records_leave_what_was_there(void **state)
 
 /* ---- the acknowledgement line ---- */
 
-static void lie(struct fixture *f, uint64_t memory_pos, uint64_t disk_pos)
-{
-	atomic_store(&f->t.log.acks[1].memory_pos, memory_pos);
-	atomic_store(&f->t.log.acks[1].disk_pos, disk_pos);
-}
-
 static void
 acked__beyond_what_was_accepted_is_corrupt_and_not_believed(void **state)
 {
@@ -1084,6 +1086,66 @@ static void acked__what_an_earlier_link_left_is_no_lie(void **state)
 	trio_rest(&f->t);
 	assert_int_equal(f->t.bad_acks, 0);
 	assert_true(reached(f, PETAL_LEVEL_DISK3));
+}
+
+/* One more record for backup 1, which looks at it and posts its line. */
+static void put_to_one(struct fixture *f, const char *text)
+{
+	struct trio_flight *flight;
+
+	put(f, WORK, text);
+	for (unsigned n = 0; n < 16; n++)
+		trio_step(&f->t);
+	flight = trio_find(&f->t, TRIO_WRITE, 1);
+	assert_non_null(flight);
+	trio_deliver(&f->t, flight, UINT64_MAX);
+	trio_complete(&f->t, flight);
+	trio_step_backup(&f->t, 1);
+}
+
+/*
+ * A wire reads the line when it has room to, part by part, and the backup may
+ * have stored the next by then: a low byte of the one and a high byte of the
+ * other are more than either.
+ */
+static void acked__line_of_two_times_is_not_believed(void **state)
+{
+	struct fixture *f = *state;
+	struct trio_flight *first;
+
+	assert_int_equal(end_of(f), 0x40);
+	put_to_one(f, "to 0xc0");
+	first = trio_find(&f->t, TRIO_ACK, 1);
+	assert_non_null(first);
+	trio_deliver(&f->t, first, 1);
+	put_to_one(f, "to 0x140");
+	put(f, WORK, "to 0x1c0, which is not sent");
+	trio_deliver(&f->t, first, UINT64_MAX);
+	trio_complete(&f->t, first);
+	assert_true(f->t.primary.members[1].memory_pos <= 0x140);
+	assert_int_equal(f->t.bad_acks, 0);
+	trio_rest(&f->t);
+	assert_true(reached(f, PETAL_LEVEL_DISK3));
+}
+
+static void orders__line_of_two_times_is_not_believed(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_backup *b = &f->t.members[1].backup;
+	struct petal_log_orders *line = f->t.members[1].log.orders;
+
+	for (unsigned i = 0; i < 100; i++) {
+		put(f, 0, "done at once");
+		f->t.now_ns += PETAL_MS(100);
+		trio_rest(&f->t);
+	}
+	put(f, WORK, "not done");
+	trio_rest(&f->t);
+	assert_true(b->trim_pos > 0);
+	assert_true(b->trim_pos < b->cursor.pos);
+	atomic_store(&line->trim_pos, b->cursor.pos);
+	petal_backup_step(b);
+	assert_true(b->trim_pos < b->cursor.pos);
 }
 
 static void acked__of_a_member_that_left_is_ignored(void **state)
@@ -1558,6 +1620,8 @@ int main(void)
 		TEST(acked__beyond_what_was_accepted_is_corrupt_and_not_believed),
 		TEST(acked__what_an_earlier_link_left_is_no_lie),
 		TEST(acked__going_back_changes_nothing),
+		TEST(acked__line_of_two_times_is_not_believed),
+		TEST(orders__line_of_two_times_is_not_believed),
 		TEST(acked__of_a_member_that_left_is_ignored),
 		TEST(land__record_counts_when_its_last_byte_is_there),
 		TEST(land__payload_of_a_padding_is_not_sent),
