@@ -189,8 +189,8 @@ static int check_leases(struct petal_ring *ring,
 		if (inputs[i].queue == 0 ||
 		    inputs[i].queue > ring->log.geometry.queue_count)
 			return -EINVAL;
-		err = petal_queue_check(
-			&ring->log.queues[inputs[i].queue - 1], &lease);
+		err = petal_queue_check(&ring->log.queues[inputs[i].queue - 1],
+					&lease);
 	}
 	return err;
 }

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PETAL_FABRIC_PRIMARY_PRIVATE_H
+#define PETAL_FABRIC_PRIMARY_PRIVATE_H
+
+#include "fabric/primary.h"
+#include "fabric/txn.h"
+
+/**
+ * DOC: primary_private - how the parts of a primary call each other
+ *
+ *    primary.c          accept, journal, mark, owners, and the step in order
+ *    primary_members.c  the two backups
+ *    primary_queues.c   messages, and the room they take
+ *
+ * Threads: the replicator's, like all of it.
+ */
+
+static inline const uint8_t *
+primary_payload(const struct petal_record_durable *record)
+{
+	return (const uint8_t *)record + PETAL_RECORD_DURABLE_BYTES;
+}
+
+static inline uint64_t primary_visible_pos(const struct petal_primary *p)
+{
+	return atomic_load_explicit(&p->log->marks->level_pos[PETAL_LEVEL_MEM2],
+				    memory_order_relaxed);
+}
+
+/* Send each attached member what it lacks, as far as its bound allows. */
+void primary_send_all(struct petal_primary *p);
+
+/* Ask for the vote of members that have caught up. */
+void primary_admit_learners(struct petal_primary *p);
+
+/* Settle all leases that a TXN acknowledges: 0, or none of them and why. */
+int primary_settle(struct petal_primary *p, const struct petal_txn *txn,
+		   uint32_t owner, uint64_t end_pos);
+
+/* 0, also when a lease table is full; -PETAL_ECORRUPT. */
+int primary_dispatch(struct petal_primary *p);
+
+void primary_expire(struct petal_primary *p, uint64_t now_ns);
+void primary_trim(struct petal_primary *p);
+void primary_release(struct petal_primary *p);
+
+/* Tell the backups how far the log is trimmed. */
+void primary_order(struct petal_primary *p, uint64_t now_ns);
+
+#endif
