@@ -3,6 +3,7 @@
  * Rings that come, rest and go beside others, which must not feel it.
  *
  *    churn DIR [LOOPS]     DIR is [petal] dir of a node that runs
+ *    churn DIR leave       leaves the ring "left", with messages on all disks
  *
  * Run by durable.sh, with a journal of 16 MiB. Harder: more LOOPS.
  */
@@ -33,7 +34,8 @@ static int fail(const char *what, int err)
 
 static int make(const char *name, struct petal_ring *ring)
 {
-	int err = petal_ring_create(&node, name, RING_BYTES, NULL, 0);
+	static const struct petal_node_queue queue = { "q", 64, PETAL_S(1) };
+	int err = petal_ring_create(&node, name, RING_BYTES, &queue, 1);
 
 	if (err == 0)
 		err = petal_ring_open(&node, name, ring);
@@ -49,11 +51,12 @@ static int end(const char *name, struct petal_ring *ring)
 	return err < 0 ? fail(name, err) : 0;
 }
 
-static int send(struct petal_ring *ring, enum petal_level level)
+static int send(struct petal_ring *ring, uint32_t queue)
 {
 	static uint8_t bytes[RECORD_BYTES];
 
-	return petal_ring_send(ring, 0, bytes, sizeof(bytes), level,
+	return petal_ring_send(ring, queue, bytes, sizeof(bytes),
+			       PETAL_LEVEL_DISK3,
 			       petal_clock_now_ns() + PETAL_S(10), NULL);
 }
 
@@ -84,10 +87,10 @@ static int ring_at_rest_keeps_no_space(void)
 	if (err == 0)
 		err = make("busy", &busy);
 	if (err == 0)
-		err = send(&resting, PETAL_LEVEL_DISK3);
+		err = send(&resting, 0);
 	for (uint64_t sent = 0; err == 0 && sent < 2 * bytes;
 	     sent += RECORD_BYTES)
-		err = send(&busy, PETAL_LEVEL_DISK3);
+		err = send(&busy, 0);
 	if (err < 0)
 		return fail("a ring beside one at rest", err);
 	err = end("busy", &busy);
@@ -118,6 +121,19 @@ static int deleted_under_writes_leaves_links_alone(unsigned loops)
 	return fail("nodes that lost each other", -ECONNRESET);
 }
 
+static int leave(void)
+{
+	struct petal_ring ring;
+	int err = make("left", &ring);
+
+	for (unsigned n = 0; err == 0 && n < 16; n++)
+		err = send(&ring, 1);
+	if (err < 0)
+		return fail("left", err);
+	petal_ring_close(&ring);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned loops = argc > 2 ? (unsigned)atoi(argv[2]) : LOOPS;
@@ -128,6 +144,8 @@ int main(int argc, char **argv)
 	err = petal_node_attach(argv[1], &node);
 	if (err < 0)
 		return fail(argv[1], err) != 0;
+	if (argc > 2 && strcmp(argv[2], "leave") == 0)
+		return leave() != 0;
 	err = deleted_under_writes_leaves_links_alone(loops);
 	if (err == 0)
 		err = ring_at_rest_keeps_no_space();
