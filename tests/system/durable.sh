@@ -285,16 +285,23 @@ shortest_lease_does_not_spin() {
 	answers 1 '{"op": "ring-delete", "name": "kept"}' '"ok":true'
 }
 
-# What the journal has of a ring that was deleted meanwhile is let go, with the
-# next batch.
-deleted_while_away_leaves_no_batches() {
+# A node that is killed when a ring has been deleted finds the ring's batches in
+# its journal, but no ring: they are let go with the next batch.
+batches_of_a_deleted_ring_are_let_go() {
 	(inside timeout "$LIMIT_S" "$client" "$sandbox/1" leave) \
 		2>"$sandbox/errors" || complain "$(cat "$sandbox/errors")"
-	stop 3
 	answers 1 '{"op": "ring-delete", "name": "left"}' '"ok":true'
+	until_true "$READY_S" node_has_no_rings 3 ||
+		fail "node 3 does not hear of a deletion"
+	kill -KILL "${pid_of[3]}"
+	wait "${pid_of[3]}" 2>/dev/null || :
 	start 3
 	until_true "$READY_S" next_batch_frees 3 ||
 		complain "a deleted ring is still in the journal of node 3"
+}
+
+node_has_no_rings() {
+	look "$1" rings && grep -q '^no rings$' "$sandbox/answer"
 }
 
 next_batch_frees() {
@@ -428,7 +435,7 @@ ring_deleted_elsewhere_ends_where_it_is_open
 rings_come_and_go_beside_others
 node_keeps_so_many_rings
 shortest_lease_does_not_spin
-deleted_while_away_leaves_no_batches
+batches_of_a_deleted_ring_are_let_go
 rings_show_their_members
 killed_backup_comes_back_in
 primary_without_its_memory_stays_closed
