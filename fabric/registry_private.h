@@ -105,6 +105,9 @@ struct petal_registry {
 	int (*append)(struct raft_io *io, struct raft_io_append *req,
 		      const struct raft_entry entries[], unsigned n,
 		      raft_io_append_cb cb);
+	/* And its own close, which may call back more than once. */
+	void (*close)(struct raft_io *io, raft_io_close_cb cb);
+	raft_io_close_cb close_cb;
 
 	/* Loop: what is open, and closes in the order raft, handles, io. */
 	bool io_open;

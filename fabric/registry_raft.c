@@ -121,6 +121,11 @@ static int fsm_restore(struct raft_fsm *raft_fsm, struct raft_buffer *buf)
 
 /* The disk. */
 
+static struct petal_registry *registry_of(struct raft_io *io)
+{
+	return (void *)((char *)io - offsetof(struct petal_registry, io));
+}
+
 /* A write to the log, with C-Raft's own request beside ours. */
 struct append {
 	struct raft_io_append ours;
@@ -157,8 +162,7 @@ static int append_watched(struct raft_io *io, struct raft_io_append *req,
 			  const struct raft_entry entries[], unsigned n,
 			  raft_io_append_cb cb)
 {
-	struct petal_registry *registry =
-		(void *)((char *)io - offsetof(struct petal_registry, io));
+	struct petal_registry *registry = registry_of(io);
 	struct append *append = calloc(1, sizeof(*append));
 	int err;
 
@@ -173,6 +177,28 @@ static int append_watched(struct raft_io *io, struct raft_io_append *req,
 		free(append);
 	note_disk(registry, err);
 	return err;
+}
+
+static void close_once(struct raft_io *io)
+{
+	struct petal_registry *registry = registry_of(io);
+	raft_io_close_cb cb = registry->close_cb;
+
+	registry->close_cb = NULL;
+	if (cb != NULL)
+		cb(io);
+}
+
+/*
+ * C-Raft 0.15 says twice that it is closed when it was still preparing a
+ * segment, as it is on a file system in memory, and would free itself twice.
+ */
+static void close_watched(struct raft_io *io, raft_io_close_cb cb)
+{
+	struct petal_registry *registry = registry_of(io);
+
+	registry->close_cb = cb;
+	registry->close(io, close_once);
 }
 
 /* Beginning. */
@@ -217,6 +243,8 @@ static int raft_prepare(struct petal_registry *registry,
 	registry->io_open = true;
 	registry->append = registry->io.append;
 	registry->io.append = append_watched;
+	registry->close = registry->io.close;
+	registry->io.close = close_watched;
 	/* It would set damaged segments aside, and acknowledged entries too. */
 	raft_uv_set_auto_recovery(&registry->io, false);
 	registry->raft_fsm = (struct raft_fsm){
