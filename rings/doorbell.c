@@ -1,9 +1,7 @@
 #include "rings/doorbell.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <stddef.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
@@ -27,10 +25,13 @@
  *  - As many woke as were asked for, so others may sleep on: armed stays odd.
  */
 
-/* What a futex sleep and wake cost here, in round figures. */
-#define SPIN_NS PETAL_US(20)
+/* How long a sleeper is left alone whose heavy half was refused. */
+#define RECHECK_NS PETAL_MS(1)
 
-static long futex(_Atomic uint32_t *word, int operation, uint32_t value,
+/* 1 when the heavy half was refused here; then each sleep is bounded. */
+static struct petal_u32 recheck;
+
+static long futex(struct petal_u32 *word, int operation, uint32_t value,
 		  const struct timespec *deadline)
 {
 	/* Not FUTEX_PRIVATE: the waiter may be another process. */
@@ -41,38 +42,36 @@ static long futex(_Atomic uint32_t *word, int operation, uint32_t value,
 uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell)
 {
 	/* [SEEN] Acquire: what rang before this number, we shall test. */
-	uint32_t seen =
-		atomic_load_explicit(&doorbell->sequence, memory_order_acquire);
-	uint32_t armed =
-		atomic_load_explicit(&doorbell->armed, memory_order_relaxed);
+	uint32_t seen = petal_load(&doorbell->sequence, PETAL_ACQUIRE(SEEN));
+	uint32_t armed = petal_load(&doorbell->armed, PETAL_RELAXED);
 
 	/*
 	 * [ARM] Release: the sequence was taken before, so that whoever
 	 * answers this arm moves it on from what we have seen.
 	 */
-	while (!atomic_compare_exchange_weak_explicit(
-		&doorbell->armed, &armed, (armed | 1) + 2, memory_order_acq_rel,
-		memory_order_relaxed))
+	while (!petal_cas(&doorbell->armed, &armed, (armed | 1) + 2,
+			  PETAL_ACQ_REL(ARM)))
 		;
-	petal_doorbell_fence();
+	/* [WAKE] What a ringer stored and has not seen us for, we now see. */
+	if (petal_barrier_heavy() != 0)
+		petal_store(&recheck, 1, PETAL_RELAXED);
 	return seen;
 }
 
 /*
  * Which arm to answer, and move the sequence on from what it saw. False if
  * another ringer was faster: who slept then is awake, and who arms now tests
- * its condition after our fence.
+ * its condition after our barrier.
  */
 static bool answer(struct petal_doorbell *doorbell, uint32_t *ret_armed)
 {
 	/* [ARM] Acquire: the waiter took its sequence before we move it. */
-	uint32_t armed =
-		atomic_load_explicit(&doorbell->armed, memory_order_acquire);
+	uint32_t armed = petal_load(&doorbell->armed, PETAL_ACQUIRE(ARM));
 
 	if (!(armed & 1))
 		return false;
 	/* [SEEN] Release: who sees this number sees what we rang for. */
-	atomic_fetch_add_explicit(&doorbell->sequence, 1, memory_order_release);
+	petal_add(&doorbell->sequence, 1, PETAL_RELEASE(SEEN));
 	*ret_armed = armed;
 	return true;
 }
@@ -80,35 +79,83 @@ static bool answer(struct petal_doorbell *doorbell, uint32_t *ret_armed)
 static void disarm_from(struct petal_doorbell *doorbell, uint32_t armed)
 {
 	/* Relaxed: an arm that is not seen costs a system call, no more. */
-	atomic_compare_exchange_strong_explicit(&doorbell->armed, &armed,
-						armed & ~UINT32_C(1),
-						memory_order_relaxed,
-						memory_order_relaxed);
+	petal_cas(&doorbell->armed, &armed, armed & ~UINT32_C(1),
+		  PETAL_RELAXED);
 }
 
 void petal_doorbell_disarm(struct petal_doorbell *doorbell)
 {
-	disarm_from(doorbell, atomic_load_explicit(&doorbell->armed,
-						   memory_order_relaxed));
+	disarm_from(doorbell, petal_load(&doorbell->armed, PETAL_RELAXED));
 }
 
-int petal_doorbell_wait(struct petal_doorbell *doorbell, uint32_t seen,
-			uint64_t deadline_ns)
+/*
+ * A deadline, 0 for none, as the kernel takes it; NULL to wait for ever. True
+ * when it is only our own bound, so that its end is not the caller's.
+ */
+static bool bound(uint64_t deadline_ns, struct timespec *moment,
+		  const struct timespec **ret_moment)
 {
-	struct timespec deadline = petal_clock_timespec(deadline_ns);
+	bool ours = false;
 
-	if (futex(&doorbell->sequence, FUTEX_WAIT_BITSET, seen,
-		  deadline_ns ? &deadline : NULL) == 0)
+	if (petal_load(&recheck, PETAL_RELAXED)) {
+		uint64_t soon_ns = petal_clock_now_ns() + RECHECK_NS;
+
+		ours = deadline_ns == 0 || soon_ns < deadline_ns;
+		deadline_ns = ours ? soon_ns : deadline_ns;
+	}
+	*moment = petal_clock_timespec(deadline_ns);
+	*ret_moment = deadline_ns ? moment : NULL;
+	return ours;
+}
+
+/* What a sleep ended with, in the words of our callers. */
+static int slept(long outcome, bool bound_is_ours)
+{
+	if (outcome >= 0)
 		return 0;
 	switch (errno) {
 	case EAGAIN: /* It rang between arm and here. */
 	case EINTR:
 		return 0;
 	case ETIMEDOUT:
-		return 1;
+		return bound_is_ours ? 0 : 1;
 	default:
 		return -errno;
 	}
+}
+
+int petal_doorbell_wait(struct petal_doorbell *doorbell, uint32_t seen,
+			uint64_t deadline_ns)
+{
+	const struct timespec *until;
+	struct timespec moment;
+	bool ours = bound(deadline_ns, &moment, &until);
+
+	return slept(futex(&doorbell->sequence, FUTEX_WAIT_BITSET, seen, until),
+		     ours);
+}
+
+int petal_doorbell_wait_many(struct petal_doorbell *const *doorbells,
+			     const uint32_t *seen, unsigned count,
+			     uint64_t deadline_ns)
+{
+	struct futex_waitv waits[PETAL_DOORBELL_MANY_MAX];
+	const struct timespec *until;
+	struct timespec moment;
+	bool ours;
+
+	if (count == 0 || count > PETAL_DOORBELL_MANY_MAX)
+		return -EINVAL;
+	for (unsigned i = 0; i < count; i++)
+		waits[i] = (struct futex_waitv){
+			.val = seen[i],
+			.uaddr = (uintptr_t)&doorbells[i]->sequence,
+			.flags = FUTEX_32,
+		};
+	ours = bound(deadline_ns, &moment, &until);
+	return slept(syscall(SYS_futex_waitv, waits, count, 0, until,
+			     CLOCK_MONOTONIC),
+		     ours);
 }
 
 void petal_doorbell_wake(struct petal_doorbell *doorbell, uint32_t count)
@@ -141,14 +188,4 @@ void petal_doorbell_wake_fd(struct petal_doorbell *doorbell, int fd)
 	if (eventfd_write(fd, 1) == 0 || errno == EAGAIN)
 		disarm_from(doorbell, armed);
 	errno = saved;
-}
-
-uint64_t petal_doorbell_spin_ns(unsigned parties)
-{
-	cpu_set_t allowed;
-
-	/* It fails only on machines with more CPUs than the set can name. */
-	if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0)
-		return SPIN_NS;
-	return (unsigned)CPU_COUNT(&allowed) > parties ? SPIN_NS : 0;
 }

@@ -3,9 +3,16 @@
 #define PETAL_RINGS_DOORBELL_H
 
 #include <assert.h>
-#include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+#include "shm/atomic.h"
+#include "shm/barrier.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /**
  * DOC: doorbell - sleep until somebody in any process has news
@@ -27,8 +34,9 @@
  * Always true:  a waiter that armed, found its condition false and sleeps, is
  * woken by the first ring after the condition became true.
  *
- * Nobody pays while nobody sleeps: ring is then one fence and one load, of a
- * line that nobody writes.
+ * The sleeper pays for the wake-up. In a process that has called
+ * petal_barrier_enroll(), ring is one load of a line that nobody writes; in any
+ * other, a fence as well.
  *
  * armed is odd while somebody may sleep, and every arm makes it another odd
  * number, so that a ringer never clears an arm that it has not answered.
@@ -38,10 +46,10 @@
  * waiter.
  *
  * Ordering:
- *    [WAKE]   arm stores armed, then a seq_cst fence, then the waiter tests its
- *             condition <-> the ringer makes the condition true, then ring's
- *             seq_cst fence, then ring loads armed: at least one of the two
- *             sees what the other has written
+ *    [WAKE]   arm stores armed, then the heavy half of shm/barrier.h, then the
+ *             waiter tests its condition <-> the ringer makes the condition
+ *             true, then the light half, then ring loads armed: at least one
+ *             of the two sees what the other has written
  *    [ARM]    arm takes the sequence, then stores armed (release) -> ring
  *             loads armed (acquire), then adds to sequence: the answer is
  *             later than what the waiter saw, so that its sleep is refused
@@ -57,15 +65,19 @@
  * The waiter loses time by it, never safety: it tests its own condition, and
  * bounds its wait by a deadline.
  *
- * Source: futex(2), and the event count of Vyukov; the token is ours.
+ * Source: futex(2), and the event count of Vyukov; the token is ours. That the
+ * sleeper pays is how liburcu's futexes and membarrier(2) are meant to be used.
  */
 
 /* Wake all who sleep. Also the right count where only one can sleep. */
 #define PETAL_DOORBELL_ALL UINT32_C(0x7fffffff)
 
+/* How many doorbells one may wait for at a time; the kernel's own bound. */
+#define PETAL_DOORBELL_MANY_MAX 128u
+
 struct petal_doorbell {
-	_Atomic uint32_t sequence;
-	_Atomic uint32_t armed;
+	struct petal_u32 sequence;
+	struct petal_u32 armed;
 };
 
 static_assert(sizeof(struct petal_doorbell) == 8, "layout");
@@ -104,6 +116,22 @@ int petal_doorbell_wait(struct petal_doorbell *doorbell, uint32_t seen,
 			uint64_t deadline_ns);
 
 /**
+ * petal_doorbell_wait_many() - sleep until one of several doorbells rings
+ * @doorbells: which; each armed, and its condition tested and found false
+ * @seen: what each arm returned
+ * @count: 1 to PETAL_DOORBELL_MANY_MAX
+ * @deadline_ns: as for petal_doorbell_wait()
+ *
+ * Return: 0 when one of them rang, or a signal came: test all conditions; 1
+ * when the deadline has passed; -EINVAL for a count out of range; -ENOSYS
+ * before Linux 5.16: give each an fd instead; otherwise what futex_waitv(2)
+ * said, negated.
+ */
+int petal_doorbell_wait_many(struct petal_doorbell *const *doorbells,
+			     const uint32_t *seen, unsigned count,
+			     uint64_t deadline_ns);
+
+/**
  * petal_doorbell_ring() - wake who sleeps, after the condition became true
  * @count: how many sleepers there is news for, or PETAL_DOORBELL_ALL
  *
@@ -126,19 +154,10 @@ static inline void petal_doorbell_ring(struct petal_doorbell *doorbell,
 static inline void petal_doorbell_ring_fd(struct petal_doorbell *doorbell,
 					  int fd);
 
-/**
- * petal_doorbell_spin_ns() - how long it pays to spin before going to sleep
- * @parties: how many threads will spin at the same time, ours included
- *
- * Spinning is for CPUs that nobody else needs: on as few as there are spinners
- * it keeps the one off the CPU whose news they wait for. Asks the kernel, so
- * ask once. Limits of bandwidth (cgroups) are not seen.
- *
- * Return: nanoseconds, about what a sleep and a wake-up cost; 0 when the
- * calling thread may use no more CPUs than there are parties.
- */
-uint64_t petal_doorbell_spin_ns(unsigned parties);
-
 #include "rings/doorbell_inl.h"
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

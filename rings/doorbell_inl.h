@@ -6,29 +6,11 @@
 void petal_doorbell_wake(struct petal_doorbell *doorbell, uint32_t count);
 void petal_doorbell_wake_fd(struct petal_doorbell *doorbell, int fd);
 
-/*
- * ThreadSanitizer does not model fences, and GCC says so. It need not: what
- * makes the news readable are the news' own atomics. The fence only decides
- * who of the two has to act.
- */
-static inline void petal_doorbell_fence(void)
-{
-#if defined(__SANITIZE_THREAD__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wtsan"
-#endif
-	/* [WAKE] Our store before it, our load after it, on both sides. */
-	atomic_thread_fence(memory_order_seq_cst);
-#if defined(__SANITIZE_THREAD__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
-}
-
 static inline bool petal_doorbell_is_armed(struct petal_doorbell *doorbell)
 {
-	/* [WAKE] The fence is before this load; relaxed is enough for it. */
-	petal_doorbell_fence();
-	return atomic_load_explicit(&doorbell->armed, memory_order_relaxed) & 1;
+	/* [WAKE] The barrier is before this load; relaxed is enough for it. */
+	petal_barrier_light();
+	return petal_load(&doorbell->armed, PETAL_RELAXED) & 1;
 }
 
 static inline void petal_doorbell_ring(struct petal_doorbell *doorbell,

@@ -16,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "rings/doorbell.h"
@@ -33,8 +34,8 @@ static uint64_t setting(const char *name, uint64_t otherwise)
 /* A number that one side writes and the other waits for. */
 struct signpost {
 	_Alignas(64) struct petal_doorbell doorbell;
-	_Alignas(64) _Atomic uint64_t value;
-	_Atomic uint64_t asleep; /* whether anybody may be in the kernel */
+	_Alignas(64) struct petal_u64 value;
+	struct petal_u64 asleep; /* whether anybody may be in the kernel */
 };
 
 static struct signpost *signposts_make(unsigned count)
@@ -49,12 +50,12 @@ static struct signpost *signposts_make(unsigned count)
 
 static uint64_t look(struct signpost *post)
 {
-	return atomic_load_explicit(&post->value, memory_order_acquire);
+	return petal_load(&post->value, PETAL_ACQUIRE(NEWS));
 }
 
 static void tell(struct signpost *post, uint64_t value, uint32_t count)
 {
-	atomic_store_explicit(&post->value, value, memory_order_release);
+	petal_store(&post->value, value, PETAL_RELEASE(NEWS));
 	petal_doorbell_ring(&post->doorbell, count);
 }
 
@@ -67,10 +68,10 @@ static int await(struct signpost *post, uint64_t value)
 
 		if (look(post) >= value)
 			break;
-		atomic_fetch_add(&post->asleep, 1);
+		petal_add(&post->asleep, 1, PETAL_SEQ_CST(ASLEEP));
 		outcome = petal_doorbell_wait(&post->doorbell, seen,
 					      petal_clock_now_ns() + HANG_NS);
-		atomic_fetch_sub(&post->asleep, 1);
+		petal_add(&post->asleep, -1, PETAL_SEQ_CST(ASLEEP));
 		if (outcome != 0)
 			return outcome;
 	}
@@ -90,7 +91,8 @@ static void await_sleepers(struct signpost *post, const pid_t *pids,
 		assert_non_null(stat);
 		assert_int_equal(fscanf(stat, "%*d (%*[^)]) %c", &state), 1);
 		fclose(stat);
-		if (state == 'S' && atomic_load(&post->asleep) >= count)
+		if (state == 'S' &&
+		    petal_load(&post->asleep, PETAL_RELAXED) >= count)
 			i++;
 		else
 			sched_yield();
@@ -135,8 +137,8 @@ static void ring__without_an_arm_touches_nothing(void **state)
 	(void)state;
 	petal_doorbell_ring(&doorbell, PETAL_DOORBELL_ALL);
 	petal_doorbell_ring_fd(&doorbell, -1);
-	assert_int_equal(atomic_load(&doorbell.sequence), 0);
-	assert_int_equal(atomic_load(&doorbell.armed), 0);
+	assert_int_equal(petal_load(&doorbell.sequence, PETAL_RELAXED), 0);
+	assert_int_equal(petal_load(&doorbell.armed, PETAL_RELAXED), 0);
 }
 
 static void wait__returns_at_once_if_it_rang_after_the_arm(void **state)
@@ -147,7 +149,7 @@ static void wait__returns_at_once_if_it_rang_after_the_arm(void **state)
 	(void)state;
 	petal_doorbell_ring(&doorbell, PETAL_DOORBELL_ALL);
 	assert_ok(petal_doorbell_wait(&doorbell, seen, 0));
-	assert_int_equal(atomic_load(&doorbell.armed) & 1, 0);
+	assert_int_equal(petal_load(&doorbell.armed, PETAL_RELAXED) & 1, 0);
 }
 
 static void wait__ends_at_its_deadline(void **state)
@@ -168,10 +170,11 @@ static void wait__is_not_moved_by_any_number_in_the_words(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < 5; i++) {
-		struct petal_doorbell doorbell = { words[i], words[i] };
+		struct petal_doorbell doorbell = { { words[i] }, { words[i] } };
 		uint32_t seen = petal_doorbell_arm(&doorbell);
 
-		assert_int_equal(atomic_load(&doorbell.armed) & 1, 1);
+		assert_int_equal(petal_load(&doorbell.armed, PETAL_RELAXED) & 1,
+				 1);
 		assert_outcome(petal_doorbell_wait(&doorbell, seen, 1), 1);
 		petal_doorbell_ring(&doorbell, PETAL_DOORBELL_ALL);
 		assert_ok(petal_doorbell_wait(&doorbell, seen, 0));
@@ -186,16 +189,17 @@ ring__does_not_wipe_out_an_arm_that_it_has_not_answered(void **state)
 
 	(void)state;
 	petal_doorbell_arm(&doorbell);
-	first = atomic_load(&doorbell.armed);
+	first = petal_load(&doorbell.armed, PETAL_RELAXED);
 	petal_doorbell_arm(&doorbell);
-	second = atomic_load(&doorbell.armed);
+	second = petal_load(&doorbell.armed, PETAL_RELAXED);
 	assert_int_equal(first & second & 1, 1);
 	assert_int_not_equal(first, second);
 	petal_doorbell_disarm(&doorbell);
-	assert_int_equal(atomic_load(&doorbell.armed) & 1, 0);
+	assert_int_equal(petal_load(&doorbell.armed, PETAL_RELAXED) & 1, 0);
 	petal_doorbell_arm(&doorbell);
-	assert_int_not_equal(atomic_load(&doorbell.armed), first);
-	assert_int_not_equal(atomic_load(&doorbell.armed), second);
+	assert_int_not_equal(petal_load(&doorbell.armed, PETAL_RELAXED), first);
+	assert_int_not_equal(petal_load(&doorbell.armed, PETAL_RELAXED),
+			     second);
 }
 
 /* ---- two who talk ---- */
@@ -273,8 +277,8 @@ static int take_token(struct signpost *post)
 	uint64_t tokens = look(post);
 
 	while (tokens > 0)
-		if (atomic_compare_exchange_weak(&post->value, &tokens,
-						 tokens - 1))
+		if (petal_cas(&post->value, &tokens, tokens - 1,
+			      PETAL_ACQ_REL(NEWS)))
 			return 1;
 	return 0;
 }
@@ -286,7 +290,9 @@ static int consume_tokens(struct signpost *post, struct signpost *taken,
 		uint32_t seen;
 
 		if (take_token(post)) {
-			if (atomic_fetch_add(&taken->value, 1) + 1 == total)
+			if (petal_add(&taken->value, 1, PETAL_ACQ_REL(NEWS)) +
+				    1 ==
+			    total)
 				petal_doorbell_ring(&post->doorbell,
 						    PETAL_DOORBELL_ALL);
 			continue;
@@ -317,7 +323,7 @@ static void wake_one__leaves_no_token_among_several_sleepers(void **state)
 		}
 	}
 	for (uint64_t i = 0; i < total; i++) {
-		atomic_fetch_add(&posts[0].value, 1);
+		petal_add(&posts[0].value, 1, PETAL_RELEASE(NEWS));
 		petal_doorbell_ring(&posts[0].doorbell, 1);
 		/* Let them fall asleep again, mostly. */
 		if (i % 8 == 0)
@@ -339,7 +345,7 @@ static void wake_one__of_several_sleepers_leaves_the_others_armed(void **state)
 		children[i] = spawn_waiter(post, 1);
 	await_sleepers(post, children, 3);
 	/* One ring for each is enough, though none of them rings on. */
-	atomic_store(&post->value, 1);
+	petal_store(&post->value, 1, PETAL_RELEASE(NEWS));
 	for (unsigned i = 0; i < 3; i++)
 		petal_doorbell_ring(&post->doorbell, 1);
 	for (unsigned i = 0; i < 3; i++)
@@ -357,9 +363,11 @@ static void killed_sleeper__leaves_nothing_but_one_system_call(void **state)
 	(void)state;
 	await_sleepers(post, &child, 1);
 	kill_and_wait(child);
-	assert_int_equal(atomic_load(&post->doorbell.armed) & 1, 1);
+	assert_int_equal(petal_load(&post->doorbell.armed, PETAL_RELAXED) & 1,
+			 1);
 	tell(post, 1, PETAL_DOORBELL_ALL);
-	assert_int_equal(atomic_load(&post->doorbell.armed) & 1, 0);
+	assert_int_equal(petal_load(&post->doorbell.armed, PETAL_RELAXED) & 1,
+			 0);
 	assert_ok(await(post, 1));
 	munmap(post, sizeof(*post));
 }
@@ -388,8 +396,8 @@ static void killed_ringer__leaves_the_doorbell_armed_for_another(void **state)
 
 	(void)state;
 	await_sleepers(post, &child, 1);
-	atomic_store(&post->value, 1);
-	atomic_fetch_add(&post->doorbell.sequence, 1);
+	petal_store(&post->value, 1, PETAL_RELEASE(NEWS));
+	petal_add(&post->doorbell.sequence, 1, PETAL_RELEASE(SEEN));
 	petal_doorbell_ring(&post->doorbell, PETAL_DOORBELL_ALL);
 	assert_exits(child);
 	munmap(post, sizeof(*post));
@@ -444,7 +452,7 @@ static void fd__wakes_a_loop_and_loses_nothing(void **state)
 		_exit(lost);
 	}
 	for (uint64_t i = 1; i <= rounds; i++) {
-		atomic_store_explicit(&posts[0].value, i, memory_order_release);
+		petal_store(&posts[0].value, i, PETAL_RELEASE(NEWS));
 		petal_doorbell_ring_fd(&posts[0].doorbell, fd);
 		assert_ok(await(&posts[1], i));
 	}
@@ -484,26 +492,102 @@ static void fd__that_cannot_be_written_leaves_the_doorbell_armed(void **state)
 	errno = ERANGE;
 	petal_doorbell_ring_fd(&doorbell, -1);
 	assert_int_equal(errno, ERANGE);
-	assert_int_equal(atomic_load(&doorbell.armed) & 1, 1);
+	assert_int_equal(petal_load(&doorbell.armed, PETAL_RELAXED) & 1, 1);
 }
 
-/* ---- spinning ---- */
+/* ---- several doorbells, one sleeper ---- */
 
-static void spin__is_for_more_cpus_than_spinners(void **state)
+/* 0, or what the wait said; takes turns among the posts, in any order. */
+static int await_any(struct signpost *posts, unsigned count, uint64_t total)
 {
-	cpu_set_t before, one;
-	int cpu = sched_getcpu();
+	for (;;) {
+		struct petal_doorbell *bells[4];
+		uint32_t seen[4];
+		uint64_t sum = 0;
+		int outcome;
+
+		for (unsigned i = 0; i < count; i++) {
+			bells[i] = &posts[i].doorbell;
+			seen[i] = petal_doorbell_arm(bells[i]);
+		}
+		for (unsigned i = 0; i < count; i++)
+			sum += look(&posts[i]);
+		petal_store(&posts[count].value, sum, PETAL_RELEASE(NEWS));
+		if (sum >= total)
+			return 0;
+		outcome = petal_doorbell_wait_many(
+			bells, seen, count, petal_clock_now_ns() + HANG_NS);
+		if (outcome != 0)
+			return outcome;
+	}
+}
+
+static void wait_many__loses_no_wake_up_of_any(void **state)
+{
+	struct signpost *posts = signposts_make(5);
+	uint64_t rounds = setting("PETAL_TEST_ROUNDS", 100000) / 10;
+	pid_t child = fork();
 
 	(void)state;
-	assert_ok(sched_getaffinity(0, sizeof(before), &before));
-	assert_true(petal_doorbell_spin_ns(0) > 0);
-	assert_int_equal(petal_doorbell_spin_ns((unsigned)CPU_COUNT(&before)),
-			 0);
-	CPU_ZERO(&one);
-	CPU_SET(cpu, &one);
-	assert_ok(sched_setaffinity(0, sizeof(one), &one));
-	assert_int_equal(petal_doorbell_spin_ns(1), 0);
-	assert_ok(sched_setaffinity(0, sizeof(before), &before));
+	assert_true(child >= 0);
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(await_any(posts, 4, rounds));
+	}
+	for (uint64_t i = 0; i < rounds; i++) {
+		uint64_t value = look(&posts[i % 4]) + 1;
+
+		tell(&posts[i % 4], value, PETAL_DOORBELL_ALL);
+		while (i % 3 == 0 && look(&posts[4]) <= i)
+			sched_yield();
+	}
+	assert_exits(child);
+	munmap(posts, 5 * sizeof(*posts));
+}
+
+static void wait_many__ends_at_its_deadline_and_bounds_its_count(void **state)
+{
+	struct petal_doorbell bells[2] = { 0 };
+	struct petal_doorbell *which[2] = { &bells[0], &bells[1] };
+	uint32_t seen[2] = { petal_doorbell_arm(which[0]),
+			     petal_doorbell_arm(which[1]) };
+
+	(void)state;
+	assert_outcome(petal_doorbell_wait_many(which, seen, 2, 1), 1);
+	assert_outcome(petal_doorbell_wait_many(which, seen, 0, 1), -EINVAL);
+	assert_outcome(petal_doorbell_wait_many(which, seen,
+						PETAL_DOORBELL_MANY_MAX + 1, 1),
+		       -EINVAL);
+	petal_doorbell_ring(which[1], PETAL_DOORBELL_ALL);
+	assert_ok(petal_doorbell_wait_many(which, seen, 2, 0));
+}
+
+/* ---- who pays ---- */
+
+static int enroll(void **state)
+{
+	(void)state;
+	if (petal_barrier_enroll() != 0)
+		print_message("no membarrier: fences all the way\n");
+	return 0;
+}
+
+static void enrolment__is_inherited_by_a_child(void **state)
+{
+	const int get_registrations = 1 << 9, global_expedited = 1 << 2;
+	int mine = (int)syscall(SYS_membarrier, get_registrations, 0, 0);
+	pid_t child;
+
+	(void)state;
+	if (mine < 0 || !petal_load(&petal_barrier_enrolled, PETAL_RELAXED))
+		return; /* Before Linux 6.3 nobody can be asked. */
+	assert_int_not_equal(mine & global_expedited, 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0)
+		_exit((int)syscall(SYS_membarrier, get_registrations, 0, 0) !=
+		      mine);
+	assert_exits(child);
 }
 
 int main(void)
@@ -532,8 +616,15 @@ int main(void)
 		cmocka_unit_test(fd__is_not_written_while_the_loop_is_awake),
 		cmocka_unit_test(
 			fd__that_cannot_be_written_leaves_the_doorbell_armed),
-		cmocka_unit_test(spin__is_for_more_cpus_than_spinners),
+		cmocka_unit_test(wait_many__loses_no_wake_up_of_any),
+		cmocka_unit_test(
+			wait_many__ends_at_its_deadline_and_bounds_its_count),
+		cmocka_unit_test(enrolment__is_inherited_by_a_child),
 	};
+	int failed =
+		cmocka_run_group_tests_name("with fences", tests, NULL, NULL);
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	/* The same again, now that the sleepers pay. */
+	return failed |
+	       cmocka_run_group_tests_name("enrolled", tests, enroll, NULL);
 }
