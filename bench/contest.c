@@ -645,6 +645,30 @@ static void complain_of_run(const char *culprit, int err)
 			petal_strerror(err));
 }
 
+/* What runs on the kernel alone has the kernel's version. */
+static void set_versions(struct petal_contender *contenders, size_t count)
+{
+	static char version[128];
+	struct utsname kernel;
+
+	uname(&kernel);
+	snprintf(version, sizeof(version), "Linux %.100s", kernel.release);
+	for (unsigned i = 0; i < 2; i++)
+		floor_contenders[i].version = version;
+	for (size_t i = 0; i < count; i++)
+		if (!contenders[i].version)
+			contenders[i].version = version;
+}
+
+/* By now nobody is left; let the caller see the signal. */
+static void raise_again(void)
+{
+	if (stop_signal) {
+		signal(stop_signal, SIG_DFL);
+		raise(stop_signal);
+	}
+}
+
 int petal_contest_run(const struct petal_contest *contest,
 		      struct petal_contender *contenders, size_t count)
 {
@@ -653,6 +677,8 @@ int petal_contest_run(const struct petal_contest *contest,
 	const char *culprit = "the contest";
 	int err = -ENOMEM;
 
+	set_versions(contenders, count);
+	watch_signals();
 	if (run && entries) {
 		run_init(run, contest, entries, count);
 		err = run_all(run, contenders);
@@ -665,6 +691,7 @@ int petal_contest_run(const struct petal_contest *contest,
 	free(run);
 	if (err < 0)
 		complain_of_run(culprit, err);
+	raise_again();
 	return err;
 }
 
@@ -833,28 +860,11 @@ int petal_contest_main(const char *bench, struct petal_contender *contenders,
 		       size_t count, int argc, char **argv)
 {
 	struct petal_contest contest;
-	struct utsname kernel;
-	static char version[128];
-	int err;
+	int err = petal_contest_parse(&contest, bench, argc, argv);
 
-	err = petal_contest_parse(&contest, bench, argc, argv);
 	if (err != 0)
 		return err > 0 ? 0 : 2;
-	uname(&kernel);
-	snprintf(version, sizeof(version), "Linux %.100s", kernel.release);
-	for (unsigned i = 0; i < 2; i++)
-		floor_contenders[i].version = version;
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < count; i++)
 		contenders[i].bytes = contest.bytes;
-		if (!contenders[i].version)
-			contenders[i].version = version;
-	}
-	watch_signals();
-	err = petal_contest_run(&contest, contenders, count);
-	if (stop_signal) {
-		/* By now nobody is left; let the caller see the signal. */
-		signal(stop_signal, SIG_DFL);
-		raise(stop_signal);
-	}
-	return err < 0 ? 1 : 0;
+	return petal_contest_run(&contest, contenders, count) < 0 ? 1 : 0;
 }

@@ -43,7 +43,7 @@ struct petal_contest;
 /**
  * struct petal_contender - who is measured, by means of three calls
  * @impl: its name in the row
- * @version: of what it runs on; the caller's memory
+ * @version: of what it runs on; the caller's memory; NULL: the kernel's
  * @remark: ends the note of its rows; the caller's memory, "" if none
  * @peer: something that a user could take instead of us
  * @bytes: of payload that a trip moves each way; 0 for none
@@ -117,7 +117,8 @@ int petal_contest_parse(struct petal_contest *contest, const char *bench,
  * @count: how many of them
  *
  * A contender that cannot start is a row that says why, and no failure. On a
- * terminal the progress is shown on stderr. Every server is gone on return.
+ * terminal the progress is shown on stderr. Every server is gone on return. A
+ * signal that asks to stop ends the contest, and then this process.
  *
  * Return: 0, or the first failure: of the floor, of a contender that broke in
  * the middle (which is also in its row), or of stdout. It has been printed on
