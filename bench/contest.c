@@ -463,7 +463,8 @@ static const char *refusal_of(const struct run *run, const struct entry *entry,
 		       "scheduler (--one-cpu runs it)";
 	if (!entry->fault || entry->total->count > 0)
 		return NULL;
-	snprintf(text, size, "not run: %s", petal_strerror(entry->fault));
+	snprintf(text, size, "not run: %s%s%s", petal_strerror(entry->fault),
+		 *entry->who->remark ? "; " : "", entry->who->remark);
 	return text;
 }
 
