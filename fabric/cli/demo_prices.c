@@ -11,6 +11,7 @@
 
 #include "shm/histogram.h"
 #include "fabric/cli/demo.h"
+#include "fabric/cli/program.h"
 #include "shm/clock.h"
 #include "shm/error.h"
 
@@ -153,29 +154,13 @@ static int run_peer(struct demo *demo, const char *program)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
 }
 
-/* Beside petal when built, in the library's own directory when installed. */
-static bool find_program(const struct demo *demo, const char *name, char *path)
-{
-	int length = (int)(strrchr(demo->self, '/') - demo->self);
-
-	snprintf(path, PATH_MAX, "%.*s/../../bench/%s", length, demo->self,
-		 name);
-	if (access(path, X_OK) == 0)
-		return true;
-	snprintf(path, PATH_MAX, "%.*s/../bench/%s", length, demo->self, name);
-	if (access(path, X_OK) == 0)
-		return true;
-	snprintf(path, PATH_MAX, "%s/%s", PETAL_LIBEXEC_DIR, name);
-	return access(path, X_OK) == 0;
-}
-
 static void measure_peers(struct demo *demo, const char *name,
 			  const char *const *rows, const char *missing)
 {
 	char path[PATH_MAX];
 	int err = -ENOENT;
 
-	if (find_program(demo, name, path))
+	if (cli_program_find(name, path))
 		err = run_peer(demo, path);
 	for (unsigned i = 0; rows[i] != NULL; i++) {
 		struct demo_price *price = peer_named(demo, rows[i]);

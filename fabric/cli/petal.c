@@ -18,6 +18,7 @@ static const struct command commands[] = {
 	{ "status", cli_status, "how a node sees the fabric (the default)" },
 	{ "rings", cli_rings, "the rings: members, levels, queues" },
 	{ "demo", cli_demo, "three petals, real records, two kills, a proof" },
+	{ "bench", cli_bench, "what a message costs, beside floors and peers" },
 	{ "demo-source", cli_demo_source, NULL },
 	{ "demo-worker", cli_demo_worker, NULL },
 	{ "demo-clerk", cli_demo_clerk, NULL },
