@@ -59,14 +59,12 @@ int petal_mailbox_format(void *memory,
 	err = petal_mpsc_format(shared + 1, &ring);
 	if (err < 0)
 		return err;
-	shared->layout = MAILBOX_LAYOUT;
-	shared->senders = geometry->senders;
-	shared->data_bytes = geometry->data_bytes;
-	atomic_store_explicit(&shared->attempt_pos, PETAL_MPSC_NOWHERE,
-			      memory_order_relaxed);
+	petal_store(&shared->layout, MAILBOX_LAYOUT, PETAL_RELAXED);
+	petal_store(&shared->senders, geometry->senders, PETAL_RELAXED);
+	petal_store(&shared->data_bytes, geometry->data_bytes, PETAL_RELAXED);
+	petal_store(&shared->attempt_pos, PETAL_MPSC_NOWHERE, PETAL_RELAXED);
 	/* [BOX] Release: whoever sees the magic sees the rest. */
-	atomic_store_explicit(&shared->magic, MAILBOX_MAGIC,
-			      memory_order_release);
+	petal_store(&shared->magic, MAILBOX_MAGIC, PETAL_RELEASE(BOX));
 	return 0;
 }
 
@@ -79,14 +77,12 @@ static int geometry_of(const struct petal_mailbox_shared *shared,
 
 	/* [BOX] Acquire: the rest was written before the magic. */
 	if (bytes < sizeof(*shared) ||
-	    atomic_load_explicit(&shared->magic, memory_order_acquire) !=
-		    MAILBOX_MAGIC)
+	    petal_load(&shared->magic, PETAL_ACQUIRE(BOX)) != MAILBOX_MAGIC)
 		return -EINVAL;
-	if (shared->layout != MAILBOX_LAYOUT)
+	if (petal_load(&shared->layout, PETAL_RELAXED) != MAILBOX_LAYOUT)
 		return -PETAL_EVERSION;
-	geometry.senders = __atomic_load_n(&shared->senders, __ATOMIC_RELAXED);
-	geometry.data_bytes =
-		__atomic_load_n(&shared->data_bytes, __ATOMIC_RELAXED);
+	geometry.senders = petal_load(&shared->senders, PETAL_RELAXED);
+	geometry.data_bytes = petal_load(&shared->data_bytes, PETAL_RELAXED);
 	if (!is_good(&geometry) || petal_mailbox_bytes(&geometry) > bytes)
 		return -PETAL_EGEOMETRY;
 	*ret_geometry = geometry;
@@ -145,6 +141,8 @@ static int claim_until(struct petal_mailbox *mailbox, uint32_t length,
 		err = petal_mpsc_claim(&mailbox->ring, length, claim);
 		if (err != -EAGAIN)
 			break;
+		/* [MAIL] Padding, which nobody publishes, may be in the way. */
+		petal_doorbell_ring(&mailbox->shared->bell, PETAL_DOORBELL_ALL);
 		petal_doorbell_wait(room, seen, deadline_ns);
 		err = petal_mpsc_claim(&mailbox->ring, length, claim);
 	}
@@ -164,8 +162,7 @@ int petal_mailbox_claim(struct petal_mailbox *mailbox, uint32_t type,
 		return -EMSGSIZE;
 	err = claim_until(mailbox, length, deadline_ns, &claim);
 	if (err == -EAGAIN)
-		atomic_fetch_add_explicit(&mailbox->shared->refused, 1,
-					  memory_order_relaxed);
+		petal_add(&mailbox->shared->refused, 1, PETAL_RELAXED);
 	if (err < 0)
 		return err;
 	claim.record->type = type;
@@ -217,7 +214,7 @@ static void free_to(struct petal_mailbox *mailbox, uint64_t pos)
 	petal_mpsc_release(&mailbox->ring, pos);
 	mailbox->pos = pos;
 	mailbox->end = pos;
-	if (petal_mpsc_backlog(&mailbox->ring) > data_bytes / 2 &&
+	if (petal_mpsc_used(&mailbox->ring) > data_bytes / 2 &&
 	    pos - mailbox->rang_pos < data_bytes / 4)
 		return;
 	mailbox->rang_pos = pos;
@@ -250,14 +247,11 @@ static uint32_t attempt(struct petal_mailbox_shared *shared, uint64_t pos)
 {
 	uint64_t attempts = 0;
 
-	if (atomic_load_explicit(&shared->attempt_pos, memory_order_relaxed) ==
-	    pos)
-		attempts = atomic_load_explicit(&shared->attempts,
-						memory_order_relaxed);
-	atomic_store_explicit(&shared->attempts, attempts + 1,
-			      memory_order_relaxed);
+	if (petal_load(&shared->attempt_pos, PETAL_RELAXED) == pos)
+		attempts = petal_load(&shared->attempts, PETAL_RELAXED);
+	petal_store(&shared->attempts, attempts + 1, PETAL_RELAXED);
 	/* Last: a death between the two costs one count. */
-	atomic_store_explicit(&shared->attempt_pos, pos, memory_order_relaxed);
+	petal_store(&shared->attempt_pos, pos, PETAL_RELAXED);
 	return attempts < UINT32_MAX ? (uint32_t)attempts : UINT32_MAX;
 }
 
@@ -289,8 +283,7 @@ void petal_mailbox_release(struct petal_mailbox *mailbox)
 {
 	if (mailbox->end == mailbox->pos)
 		return;
-	atomic_fetch_add_explicit(&mailbox->shared->taken, 1,
-				  memory_order_relaxed);
+	petal_add(&mailbox->shared->taken, 1, PETAL_RELAXED);
 	free_to(mailbox, mailbox->end);
 }
 
@@ -332,19 +325,27 @@ int petal_mailbox_repair(struct petal_mailbox *mailbox,
 	return petal_mpsc_repair(&mailbox->ring, mailbox->pos, dead);
 }
 
+int petal_mailbox_fence(struct petal_mailbox *mailbox, uint32_t *ret_sender)
+{
+	/* It may be padding that is in the way now, and the sender behind it. */
+	int err = look(mailbox);
+
+	if (err != PETAL_MAILBOX_HELD)
+		return err < 0 ? err : PETAL_MAILBOX_EMPTY;
+	return petal_mpsc_fence(&mailbox->ring, mailbox->pos, ret_sender);
+}
+
 uint64_t petal_mailbox_backlog(const struct petal_mailbox *mailbox)
 {
-	return petal_mpsc_backlog(&mailbox->ring);
+	return petal_mpsc_used(&mailbox->ring);
 }
 
 uint64_t petal_mailbox_refused(const struct petal_mailbox *mailbox)
 {
-	return atomic_load_explicit(&mailbox->shared->refused,
-				    memory_order_relaxed);
+	return petal_load(&mailbox->shared->refused, PETAL_RELAXED);
 }
 
 uint64_t petal_mailbox_taken(const struct petal_mailbox *mailbox)
 {
-	return atomic_load_explicit(&mailbox->shared->taken,
-				    memory_order_relaxed);
+	return petal_load(&mailbox->shared->taken, PETAL_RELAXED);
 }

@@ -3,12 +3,12 @@
 #define PETAL_ACTORS_MAILBOX_H
 
 #include <assert.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "rings/doorbell.h"
 #include "rings/mpsc.h"
+#include "shm/atomic.h"
 
 /**
  * DOC: mailbox - the ring from which one actor pulls
@@ -36,14 +36,15 @@
  *                         send/claim/publish  take/release/wait  backlog
  *    send/claim/publish          - (1)               -              -
  *    take/release/wait             -                 X              -
- *    repair                        -                 X              -
+ *    repair/fence                  -                 X              -
  *    (1) one thread per number, each with a view of its own
  *
  * Ordering: that of rings/mpsc.h for the messages, and of rings/doorbell.h for
  * sleeping. The bells are rung after the ring has changed. Our own:
  *    [BOX]    format stores the magic (release) -> attach loads it (acquire):
  *             a whole mailbox or none
- *    [MAIL]   publish and abort, then ring bell -> wait arms, then looks
+ *    [MAIL]   publish and abort, or a claim that has to wait and may have left
+ *             padding, then ring bell -> wait arms, then looks
  *    [SPACE]  release, then ring room -> claim arms, then tries again
  *
  * room is rung while the ring is at most half full, and else once in a quarter
@@ -52,7 +53,8 @@
  *
  * Crash: a sender that dies between claim and publish holds the actor up at its
  * record (PETAL_MAILBOX_HELD), and no other sender's publish; when its death is
- * proved, petal_mailbox_repair() makes it padding. An actor that dies leaves
+ * proved, petal_mailbox_repair() makes it padding; one that lives and is too
+ * slow is fenced. An actor that dies leaves
  * its message where it is; the next one that attaches as 0, after the proof of
  * that death, takes it again, and mail.redelivered says how often that was.
  *
@@ -71,10 +73,10 @@ struct petal_mailbox_geometry {
 /* What lies in the memory before the ring. */
 struct petal_mailbox_shared {
 	/* Written once; the magic last. */
-	_Atomic uint64_t magic;
-	uint32_t layout;
-	uint32_t senders;
-	uint64_t data_bytes;
+	struct petal_u64 magic;
+	struct petal_u32 layout;
+	struct petal_u32 senders;
+	struct petal_u64 data_bytes;
 	uint8_t reserved0[40];
 
 	/* The actor sleeps here. */
@@ -83,13 +85,13 @@ struct petal_mailbox_shared {
 
 	/* Senders that wait for room. */
 	struct petal_doorbell room;
-	_Atomic uint64_t refused; /* by senders: no room, by the deadline */
+	struct petal_u64 refused; /* by senders: no room, by the deadline */
 	uint8_t reserved2[48];
 
 	/* By the actor: which message it tries, and how often that was so. */
-	_Atomic uint64_t attempt_pos;
-	_Atomic uint64_t attempts;
-	_Atomic uint64_t taken; /* released messages, ever */
+	struct petal_u64 attempt_pos;
+	struct petal_u64 attempts;
+	struct petal_u64 taken; /* released messages, ever */
 	uint8_t reserved3[40];
 };
 
@@ -177,7 +179,7 @@ uint32_t petal_mailbox_length_max(const struct petal_mailbox *mailbox);
  *	actor must not wait for itself
  *
  * Return: 0; -EAGAIN, counted, when there was no room; -EMSGSIZE; -EINVAL for
- * a type of ours; -ESTALE when we were taken for dead; -PETAL_ECORRUPT.
+ * a type of ours; -ESTALE when we were fenced; -PETAL_ECORRUPT.
  */
 int petal_mailbox_send(struct petal_mailbox *mailbox, uint32_t type,
 		       const void *bytes, uint32_t length,
@@ -188,7 +190,7 @@ int petal_mailbox_send(struct petal_mailbox *mailbox, uint32_t type,
  *
  * Needs its publish or abort, and soon: the actor waits behind it.
  *
- * Return: as petal_mailbox_send().
+ * Return: as petal_mailbox_send(); -EBUSY when one is in hand already.
  */
 int petal_mailbox_claim(struct petal_mailbox *mailbox, uint32_t type,
 			uint32_t length, uint64_t deadline_ns,
@@ -197,7 +199,7 @@ int petal_mailbox_claim(struct petal_mailbox *mailbox, uint32_t type,
 /**
  * petal_mailbox_publish() - hand a claimed message over
  *
- * Return: 0, or -ESTALE when we were taken for dead: it was not sent.
+ * Return: 0, or -ESTALE when we were fenced: it was not sent.
  */
 int petal_mailbox_publish(struct petal_mailbox *mailbox,
 			  const struct petal_mailbox_claim *claim);
@@ -253,11 +255,24 @@ int petal_mailbox_wait(struct petal_mailbox *mailbox, uint64_t deadline_ns);
  * petal_mailbox_repair() - clear what senders proved dead left behind
  * @dead: bit map of their numbers
  *
- * Return: number of messages that will not come; -EBUSY when a living sender
- * may be in the middle of a claim: again later; -PETAL_ECORRUPT.
+ * Return: number of messages that will not come; -PETAL_ECORRUPT.
  */
 int petal_mailbox_repair(struct petal_mailbox *mailbox,
 			 const uint64_t dead[PETAL_MPSC_OWNERS_MAX / 64]);
+
+/**
+ * petal_mailbox_fence() - take what holds us up from a sender that lives
+ * @ret_sender: its number
+ *
+ * For when petal_mailbox_take() has said PETAL_MAILBOX_HELD for longer than
+ * PETAL_MPSC_STALL_NS. The message will not come; its sender gets -ESTALE, and
+ * until then nobody else gets its bytes.
+ *
+ * Return: 0; PETAL_MAILBOX_EMPTY when nothing holds us up (any more); -ENOSPC
+ * when PETAL_MPSC_FENCES_MAX such senders have not been heard of since;
+ * -PETAL_ECORRUPT.
+ */
+int petal_mailbox_fence(struct petal_mailbox *mailbox, uint32_t *ret_sender);
 
 /* For anybody. */
 

@@ -339,9 +339,6 @@ static void free_owner(struct petal_primary *p, uint32_t i)
 {
 	for (unsigned q = 0; q < p->log->geometry.queue_count; q++)
 		petal_queue_reclaim(&p->log->queues[q], i);
-	/* A wish that it left would be taken for its successor's. */
-	atomic_store_explicit(&p->log->ring.intents[i].pos, PETAL_MPSC_NOWHERE,
-			      memory_order_release);
 	p->owners[i].attached = false;
 	p->owners[i].dead = false;
 }
@@ -356,8 +353,8 @@ static void free_buried(struct petal_primary *p)
 }
 
 /*
- * A living producer may be in the way, between its claim and its name, or with
- * a record that it has not published. It is waited for, without spinning.
+ * A living producer may be in the way, with a record that it has not published.
+ * It is waited for, without spinning.
  */
 static int bury_dead(struct petal_primary *p, uint64_t now_ns)
 {
@@ -370,7 +367,7 @@ static int bury_dead(struct petal_primary *p, uint64_t now_ns)
 	count = petal_mpsc_repair(&p->log->ring, p->accepted.pos, dead);
 	if (count >= 0)
 		p->counts.repaired += (unsigned)count;
-	return count == -EBUSY || count >= 0 ? 0 : count;
+	return count >= 0 ? 0 : count;
 }
 
 /* All together. */

@@ -205,7 +205,7 @@ static int claim(struct petal_ring *ring, uint32_t length, uint64_t share,
 	if (length > petal_ring_length_max(ring))
 		return -EMSGSIZE;
 	if (ring->sequence - accepted_sequence(ring) >= PETAL_LOG_WINDOW ||
-	    petal_mpsc_backlog(&ring->log.ring) + length > share)
+	    petal_mpsc_used(&ring->log.ring) + length > share)
 		return -EAGAIN;
 	return petal_mpsc_claim(&ring->log.ring,
 				length + PETAL_RECORD_ENVELOPE_BYTES, claim);

@@ -1,40 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rings/mpsc.h"
 
-#include <stddef.h>
+#include "rings/mpsc_private.h"
 
 /*
- * The happy path is in mpsc_inl.h: intent, swap of the tail, name, fill,
- * publish; peek, and release down here.
- *
- * Repair walks from the consumer's position to the tail. What it may meet:
- *
- *    PUBLISHED, ABANDONED   whole: step over it
- *    CLAIMED, living owner  has its length: step over it
- *    CLAIMED, dead owner    swap the word to ABANDONED
- *    zero                   a gap: somebody swapped the tail from here, and
- *                           has not named what follows
- *    anything else          a producer gone mad: -PETAL_ECORRUPT
- *
- * The name of a gap is an intent at its position, or, at the start of a lap,
- * an intent whose record did not fit into the end of the lap before. One swap
- * succeeded there, so among several wishes the true one is the one whose end
- * the tail has had; any other end lies inside of what the true one claimed, or
- * beyond what the tail has reached.
- *
- * Where such ends show: the tail, the positions of intents, and written commit
- * words. They are read in this order. Whoever moved the tail on from the true
- * end has left its intent there (readable, because we acquired the tail), and
- * leaves it only after it has named its record (readable, because we acquired
- * the intent). So the true end always shows.
- *
- * Two repairers write the same bytes, and a dead one leaves a prefix of them.
+ * The happy path is in mpsc_inl.h: intent, swap of the tail, mark, fill,
+ * publish; peek. Here is what a claim does when something is in its way, and
+ * release. What is done for those who died or stopped is in mpsc_repair.c.
  */
 
 /* Positions never wrap: what is left above this lasts for centuries. */
 #define START_POS_MAX (UINT64_C(1) << 63)
-/* An intent moves only when its owner runs; it cannot outrun us for ever. */
-#define INTENT_LOOKS 1000u
+#define LENGTH_MAX (UINT32_MAX - 15)
 
 static bool shape_is_valid(uint64_t data_bytes, uint32_t owners,
 			   uint32_t reserve_bytes)
@@ -61,25 +38,28 @@ int petal_mpsc_format(void *header, const struct petal_mpsc_geometry *geometry)
 {
 	struct petal_mpsc_shared *shared = header;
 	struct petal_mpsc_intent *intents = intents_of(header);
+	uint64_t start = geometry->start_pos;
 
 	if (!shape_is_valid(geometry->data_bytes, geometry->owners,
 			    geometry->reserve_bytes) ||
-	    geometry->start_pos % PETAL_RECORD_ALIGN != 0 ||
-	    geometry->start_pos > START_POS_MAX)
+	    start % PETAL_RECORD_ALIGN != 0 || start > START_POS_MAX)
 		return -EINVAL;
 
-	shared->layout = PETAL_MPSC_LAYOUT;
-	shared->owners = geometry->owners;
-	shared->data_bytes = geometry->data_bytes;
-	shared->reserve_bytes = geometry->reserve_bytes;
-	atomic_init(&shared->tail, geometry->start_pos);
-	atomic_init(&shared->head, geometry->start_pos);
-	atomic_init(&shared->freeing, geometry->start_pos);
+	petal_store(&shared->layout, PETAL_MPSC_LAYOUT, PETAL_RELAXED);
+	petal_store(&shared->owners, geometry->owners, PETAL_RELAXED);
+	petal_store(&shared->data_bytes, geometry->data_bytes, PETAL_RELAXED);
+	petal_store(&shared->reserve_bytes, geometry->reserve_bytes,
+		    PETAL_RELAXED);
+	petal_store(&shared->tail, start, PETAL_RELAXED);
+	petal_store(&shared->head, start, PETAL_RELAXED);
+	petal_store(&shared->freeing, start, PETAL_RELAXED);
+	petal_store(&shared->gauge_head, start, PETAL_RELAXED);
+	petal_store(&shared->gauge_tail, start, PETAL_RELAXED);
 	for (uint32_t i = 0; i < geometry->owners; i++)
-		atomic_init(&intents[i].pos, PETAL_MPSC_NOWHERE);
+		petal_store(&intents[i].from, PETAL_MPSC_NOWHERE,
+			    PETAL_RELAXED);
 	/* [FORMAT] Release: who sees the magic sees the shape. */
-	atomic_store_explicit(&shared->magic, PETAL_MPSC_MAGIC,
-			      memory_order_release);
+	petal_store(&shared->magic, PETAL_MPSC_MAGIC, PETAL_RELEASE(FORMAT));
 	return 0;
 }
 
@@ -88,18 +68,16 @@ static int shape_load(struct petal_mpsc_shared *shared,
 		      struct petal_mpsc_geometry *ret_geometry)
 {
 	/* [FORMAT] Acquire: the shape was stored before the magic. */
-	if (atomic_load_explicit(&shared->magic, memory_order_acquire) !=
+	if (petal_load(&shared->magic, PETAL_ACQUIRE(FORMAT)) !=
 	    PETAL_MPSC_MAGIC)
 		return -EINVAL;
-	if (__atomic_load_n(&shared->layout, __ATOMIC_RELAXED) !=
-	    PETAL_MPSC_LAYOUT)
+	if (petal_load(&shared->layout, PETAL_RELAXED) != PETAL_MPSC_LAYOUT)
 		return -PETAL_EVERSION;
 	*ret_geometry = (struct petal_mpsc_geometry){
-		.data_bytes =
-			__atomic_load_n(&shared->data_bytes, __ATOMIC_RELAXED),
-		.owners = __atomic_load_n(&shared->owners, __ATOMIC_RELAXED),
-		.reserve_bytes = __atomic_load_n(&shared->reserve_bytes,
-						 __ATOMIC_RELAXED),
+		.data_bytes = petal_load(&shared->data_bytes, PETAL_RELAXED),
+		.owners = petal_load(&shared->owners, PETAL_RELAXED),
+		.reserve_bytes =
+			petal_load(&shared->reserve_bytes, PETAL_RELAXED),
 	};
 	if (!shape_is_valid(ret_geometry->data_bytes, ret_geometry->owners,
 			    ret_geometry->reserve_bytes))
@@ -112,6 +90,7 @@ int petal_mpsc_attach(void *header, uint64_t header_bytes, void *data,
 		      struct petal_mpsc *ret_ring)
 {
 	struct petal_mpsc_geometry shape;
+	uint64_t quarter;
 	int err;
 
 	if ((uintptr_t)header % PETAL_RECORD_ALIGN != 0 ||
@@ -128,6 +107,7 @@ int petal_mpsc_attach(void *header, uint64_t header_bytes, void *data,
 	if (owner >= shape.owners)
 		return -EINVAL;
 
+	quarter = shape.data_bytes / 4;
 	*ret_ring = (struct petal_mpsc){
 		.shared = header,
 		.intents = intents_of(header),
@@ -135,15 +115,214 @@ int petal_mpsc_attach(void *header, uint64_t header_bytes, void *data,
 		.data_bytes = shape.data_bytes,
 		.room_bytes = shape.data_bytes -
 			      (owner == 0 ? 0 : shape.reserve_bytes),
+		.open_pos = PETAL_MPSC_NOWHERE,
 		.owners = shape.owners,
 		.owner = owner,
-		.reserve_bytes = shape.reserve_bytes,
+		/* With its header, it can be said as padding's length. */
+		.length_max = quarter < LENGTH_MAX ? (uint32_t)quarter
+						   : LENGTH_MAX,
 		.lap_shift = (uint32_t)__builtin_ctzll(shape.data_bytes),
 	};
-	/* [DRAIN] Acquire: the first claims may rest on this look alone. */
-	ret_ring->head_seen = atomic_load_explicit(&ret_ring->shared->head,
-						   memory_order_acquire);
 	ret_ring->tail_seen = petal_mpsc_tail(ret_ring);
+	/* No room as far as we know: the first claim looks. */
+	ret_ring->limit_seen = ret_ring->tail_seen;
+	return 0;
+}
+
+void petal_mpsc_close(struct petal_mpsc *ring)
+{
+	petal_or(&ring->shared->tail, PETAL_MPSC_CLOSED, PETAL_RELAXED);
+}
+
+/* One look at head, tail, and the next thing in the way of claims. */
+struct look {
+	uint64_t head;
+	uint64_t tail;
+	uint64_t barrier; /* no record may cross it */
+	uint64_t past;    /* where the next may begin: behind a quarantine */
+};
+
+/* 0; 1 when all has moved meanwhile; -EPIPE; -PETAL_ECORRUPT. */
+static int look_at_ends(const struct petal_mpsc *ring, struct look *look)
+{
+	uint64_t word;
+
+	/*
+	 * [DRAIN] Acquire: the lines that it freed are zero, the fence table
+	 * has lost what it zeroed, and the tail is not behind this head.
+	 */
+	look->head = petal_load(&ring->shared->head, PETAL_ACQUIRE(DRAIN));
+	/* [DRAIN] Acquire: the second look at head comes after this one. */
+	word = petal_load(&ring->shared->tail, PETAL_ACQUIRE(DRAIN));
+	look->tail = word & ~PETAL_MPSC_CLOSED;
+	if (look->tail - look->head > ring->data_bytes ||
+	    look->tail % PETAL_RECORD_ALIGN != 0) {
+		/* Perhaps the ring was drained and filled while we looked. */
+		return petal_mpsc_head(ring) != look->head ? 1
+							   : -PETAL_ECORRUPT;
+	}
+	return word & PETAL_MPSC_CLOSED ? -EPIPE : 0;
+}
+
+/* The next barrier at or after the tail. As look_at_ends(). */
+static int look_ahead(struct petal_mpsc *ring, struct look *look)
+{
+	uint64_t offset = look->tail & (ring->data_bytes - 1);
+	uint64_t lap = look->tail - offset;
+	struct petal_mpsc_extent extents[PETAL_MPSC_FENCES_MAX];
+	unsigned count = petal_mpsc_fenced(ring, extents);
+
+	look->barrier = lap + ring->data_bytes;
+	look->past = look->barrier;
+	for (unsigned i = 0; i < count; i++) {
+		uint64_t from = lap + extents[i].offset;
+
+		if (extents[i].offset < offset) {
+			if (offset < extents[i].offset + extents[i].bytes)
+				return petal_mpsc_head(ring) != look->head
+					       ? 1
+					       : -PETAL_ECORRUPT;
+		} else if (from < look->barrier) {
+			look->barrier = from;
+			look->past = from + extents[i].bytes;
+		}
+	}
+	return 0;
+}
+
+/* Whether quarantine leaves a piece as long as this anywhere. */
+static bool has_piece(const struct petal_mpsc *ring, uint64_t bytes)
+{
+	struct petal_mpsc_extent extents[PETAL_MPSC_FENCES_MAX];
+	unsigned count = petal_mpsc_fenced(ring, extents);
+	uint64_t start = 0;
+
+	/* From the beginning, and from each extent's end, to the next one. */
+	for (unsigned i = 0; i <= count; i++) {
+		uint64_t end = ring->data_bytes;
+
+		for (unsigned n = 0; n < count; n++)
+			if (extents[n].offset >= start &&
+			    extents[n].offset < end)
+				end = extents[n].offset;
+		if (end - start >= bytes)
+			return true;
+		if (i < count)
+			start = extents[i].offset + extents[i].bytes;
+	}
+	return false;
+}
+
+/* Claim what is left over before a barrier, as padding. 1 to try again. */
+static int pad_to(struct petal_mpsc *ring, uint64_t *tail, uint64_t barrier)
+{
+	uint64_t pos = *tail;
+	int err;
+
+	if (!petal_mpsc_swap(ring, tail, barrier))
+		return 1;
+	err = petal_mpsc_pad(ring, pos, barrier);
+	*tail = barrier;
+	return err < 0 ? err : 1;
+}
+
+int petal_mpsc_make_room(struct petal_mpsc *ring, uint64_t extent,
+			 uint64_t *tail)
+{
+	struct look look;
+	uint64_t limit;
+	int err = look_at_ends(ring, &look);
+
+	if (err == 0)
+		err = look_ahead(ring, &look);
+	if (err)
+		return err;
+	*tail = look.tail;
+	limit = look.head + ring->room_bytes;
+	if (limit > look.barrier)
+		limit = look.barrier;
+	ring->limit_seen = limit;
+	if (limit >= look.tail && limit - look.tail >= extent)
+		return 0;
+	if (limit < look.barrier || !has_piece(ring, extent))
+		return -EAGAIN;
+	if (look.barrier != look.tail)
+		return pad_to(ring, tail, look.barrier);
+	if (look.past > look.head + ring->room_bytes)
+		return -EAGAIN;
+	/* [CLAIM] As any other swap, but what it passes belongs to nobody. */
+	if (petal_cas(&ring->shared->tail, tail, look.past,
+		      PETAL_ACQ_REL(CLAIM)))
+		*tail = look.past;
+	return 1;
+}
+
+/* Whether the tail has come so far; one look at it often lasts for many. */
+static bool has_reached(struct petal_mpsc *ring, uint64_t pos)
+{
+	if (pos > ring->tail_seen)
+		ring->tail_seen = petal_mpsc_tail(ring);
+	return pos <= ring->tail_seen;
+}
+
+/* Padding, by its own length. */
+static int peek_padding(struct petal_mpsc *ring, uint64_t pos, uint64_t commit,
+			struct petal_mpsc_view *ret_view)
+{
+	struct petal_record *record = petal_mpsc_record(ring, pos);
+	uint32_t length =
+		petal_load(petal_record_length(record), PETAL_RELAXED);
+
+	if (petal_record_extent(length) > petal_mpsc_to_end(ring, pos))
+		return -PETAL_ECORRUPT;
+	*ret_view = (struct petal_mpsc_view){
+		.record = record,
+		.pos = pos,
+		.end = pos + petal_record_extent(length),
+		.length = length,
+		.type = PETAL_RECORD_TYPE_PADDING,
+		.owner = petal_record_owner(commit),
+	};
+	return 0;
+}
+
+/* Padding, by the fence table. */
+static void peek_fenced(struct petal_mpsc *ring, uint64_t pos, uint64_t commit,
+			uint64_t bytes, struct petal_mpsc_view *ret_view)
+{
+	*ret_view = (struct petal_mpsc_view){
+		.record = petal_mpsc_record(ring, pos),
+		.pos = pos,
+		.end = pos + bytes,
+		.length = (uint32_t)(bytes - PETAL_RECORD_HEADER_BYTES),
+		.type = PETAL_RECORD_TYPE_PADDING,
+		.owner = petal_record_owner(commit),
+	};
+}
+
+int petal_mpsc_peek_other(struct petal_mpsc *ring, uint64_t pos,
+			  uint64_t commit, struct petal_mpsc_view *ret_view)
+{
+	enum petal_record_state state = petal_record_state(commit);
+	uint64_t word, bytes;
+
+	if (commit != 0 && state == PETAL_RECORD_ABANDONED &&
+	    petal_mpsc_of_lap(ring, commit, pos))
+		return peek_padding(ring, pos, commit, ret_view);
+	word = petal_load(&ring->shared->tail, PETAL_RELAXED);
+	ring->tail_seen = word & ~PETAL_MPSC_CLOSED;
+	if (pos == ring->tail_seen)
+		return word & PETAL_MPSC_CLOSED ? PETAL_RING_CLOSED
+						: PETAL_RING_EMPTY;
+	if (pos > ring->tail_seen)
+		return -PETAL_ECORRUPT;
+	if (commit == 0)
+		return PETAL_RING_PENDING;
+	bytes = petal_mpsc_fenced_at(ring, pos);
+	if (state != PETAL_RECORD_FENCED || bytes == 0 ||
+	    bytes > ring->tail_seen - pos)
+		return -PETAL_ECORRUPT;
+	peek_fenced(ring, pos, commit, bytes, ret_view);
 	return 0;
 }
 
@@ -151,13 +330,33 @@ int petal_mpsc_attach(void *header, uint64_t header_bytes, void *data,
 static void lines_zero(struct petal_mpsc *ring, uint64_t from_pos,
 		       uint64_t to_pos)
 {
-	for (uint64_t pos = from_pos; pos != to_pos;
-	     pos += PETAL_RECORD_ALIGN) {
-		uint64_t *line =
-			(uint64_t *)(void *)petal_mpsc_record(ring, pos);
+	for (uint64_t pos = from_pos; pos < to_pos; pos += PETAL_RECORD_ALIGN) {
+		struct petal_u64 *line =
+			(struct petal_u64 *)(void *)petal_mpsc_record(ring,
+								      pos);
 
-		__atomic_store_n(&line[0], 0, __ATOMIC_RELEASE);
-		__atomic_store_n(&line[1], 0, __ATOMIC_RELEASE);
+		petal_store(&line[0], 0, PETAL_RELEASE(FREEING));
+		petal_store(&line[1], 0, PETAL_RELEASE(FREEING));
+	}
+}
+
+/* Zero what lies between the extents that must not be touched. */
+static void lines_zero_around(struct petal_mpsc *ring, uint64_t from_pos,
+			      uint64_t to_pos)
+{
+	struct petal_mpsc_extent extents[PETAL_MPSC_FENCES_MAX];
+	unsigned count = petal_mpsc_fenced(ring, extents);
+
+	for (uint64_t pos = from_pos; pos < to_pos; pos += PETAL_RECORD_ALIGN) {
+		uint64_t offset = pos & (ring->data_bytes - 1);
+		bool free = true;
+
+		for (unsigned i = 0; i < count; i++)
+			free = free &&
+			       (offset < extents[i].offset ||
+				offset - extents[i].offset >= extents[i].bytes);
+		if (free)
+			lines_zero(ring, pos, pos + PETAL_RECORD_ALIGN);
 	}
 }
 
@@ -168,261 +367,17 @@ void petal_mpsc_release(struct petal_mpsc *ring, uint64_t to_pos)
 
 	if (to_pos - head > ring->data_bytes ||
 	    (to_pos | head) % PETAL_RECORD_ALIGN != 0 ||
-	    !petal_mpsc_reached(ring, to_pos))
+	    !has_reached(ring, to_pos))
 		return;
-	atomic_store_explicit(&shared->freeing, to_pos, memory_order_relaxed);
-	lines_zero(ring, head, to_pos);
+	petal_store(&shared->freeing, to_pos, PETAL_RELAXED);
+	if (petal_load(&shared->fenced, PETAL_RELAXED) == 0) {
+		lines_zero(ring, head, to_pos);
+	} else {
+		petal_mpsc_unfence(ring, head, to_pos);
+		lines_zero_around(ring, head, to_pos);
+	}
 	/* [DRAIN] Release: our reads and the zeroes come before this. */
-	atomic_store_explicit(&shared->head, to_pos, memory_order_release);
-}
-
-int petal_mpsc_adopt(struct petal_mpsc *ring, uint64_t *ret_pos)
-{
-	uint64_t freeing = atomic_load_explicit(&ring->shared->freeing,
-						memory_order_relaxed);
-	uint64_t head = petal_mpsc_head(ring);
-	uint64_t tail = petal_mpsc_tail(ring);
-
-	if (tail - head > ring->data_bytes || freeing - head > tail - head ||
-	    (freeing | head | tail) % PETAL_RECORD_ALIGN != 0)
-		return -PETAL_ECORRUPT;
-	/* [FREEING] Proof of death has ordered all that the dead one did. */
-	petal_mpsc_release(ring, freeing);
-	*ret_pos = freeing;
-	return 0;
-}
-
-/* One owner's intent, as it would have become true. */
-struct wish {
-	uint64_t tail; /* where it wanted to swap from */
-	uint64_t pos;  /* of the record, past the wrap padding */
-	uint64_t end;
-	uint32_t owner;
-};
-
-struct repair {
-	struct petal_mpsc *ring;
-	const uint64_t *dead;
-	uint64_t tail;
-	unsigned wish_count;
-	struct wish wishes[PETAL_MPSC_OWNERS_MAX];
-};
-
-static bool is_dead(const struct repair *repair, uint32_t owner)
-{
-	return owner < PETAL_MPSC_OWNERS_MAX &&
-	       (repair->dead[owner / 64] >> owner % 64 & 1);
-}
-
-/* A position and a length that belong together, or -EBUSY. */
-static int intent_load(struct petal_mpsc_intent *intent, uint64_t *ret_pos,
-		       uint32_t *ret_length)
-{
-	for (unsigned i = 0; i < INTENT_LOOKS; i++) {
-		/*
-		 * [CLAIM] Acquire: the length was stored before. [NAME]
-		 * Acquire: what was claimed before this intent has its name.
-		 */
-		uint64_t pos = atomic_load_explicit(&intent->pos,
-						    memory_order_acquire);
-
-		*ret_length = atomic_load_explicit(&intent->length,
-						   memory_order_acquire);
-		/* [CLAIM] The length is not of a later wish than pos. */
-		*ret_pos = atomic_load_explicit(&intent->pos,
-						memory_order_acquire);
-		if (*ret_pos == pos)
-			return 0;
-	}
-	return -EBUSY;
-}
-
-static int wishes_load(struct repair *repair)
-{
-	struct petal_mpsc *ring = repair->ring;
-
-	/* [CLAIM] Acquire: whoever moved the tail has its intent readable. */
-	repair->tail =
-		atomic_load_explicit(&ring->shared->tail, memory_order_acquire);
-	repair->wish_count = 0;
-	for (uint32_t owner = 0; owner < ring->owners; owner++) {
-		struct petal_mpsc_place place;
-		uint32_t length;
-		uint64_t tail;
-		int err = intent_load(&ring->intents[owner], &tail, &length);
-
-		if (err)
-			return err;
-		if (tail % PETAL_RECORD_ALIGN != 0 ||
-		    length > ring->data_bytes / 4)
-			continue;
-		place = petal_mpsc_place(ring, tail, length);
-		repair->wishes[repair->wish_count++] = (struct wish){
-			.tail = tail,
-			.pos = place.pos,
-			.end = place.end,
-			.owner = owner,
-		};
-	}
-	return 0;
-}
-
-/*
- * From where the tail was swapped over a gap: from the gap itself, if any
- * intent says so, for then the tail was there. Otherwise from the padding
- * before it; the latest such wish, for the tail never was beyond it.
- */
-static uint64_t gap_origin(const struct repair *repair, uint64_t gap)
-{
-	uint64_t origin = PETAL_MPSC_NOWHERE;
-
-	for (unsigned i = 0; i < repair->wish_count; i++) {
-		const struct wish *wish = &repair->wishes[i];
-
-		if (wish->tail == gap)
-			return gap;
-		if (wish->pos == gap &&
-		    (origin == PETAL_MPSC_NOWHERE || wish->tail > origin))
-			origin = wish->tail;
-	}
-	return origin;
-}
-
-/* Whether this wish, come true, would have left this gap. */
-static bool wish_explains(const struct wish *wish, uint64_t origin,
-			  uint64_t gap)
-{
-	return wish->tail == origin && (wish->pos == gap || origin == gap);
-}
-
-/* Whether the tail has ever been at a position. */
-static bool was_tail(const struct repair *repair, uint64_t pos)
-{
-	uint64_t commit;
-
-	if (pos >= repair->tail)
-		return pos == repair->tail;
-	for (unsigned i = 0; i < repair->wish_count; i++)
-		if (repair->wishes[i].tail == pos)
-			return true;
-	/* [NAME] Acquire: pairs with whoever named what starts there. */
-	commit = atomic_load_explicit(
-		&petal_mpsc_record(repair->ring, pos)->commit,
-		memory_order_acquire);
-	return commit != 0 && petal_mpsc_of_lap(repair->ring, commit, pos);
-}
-
-/* Whose gap it is: the nearest end that shows. NULL when nobody's. */
-static const struct wish *gap_claimant(const struct repair *repair,
-				       uint64_t origin, uint64_t gap)
-{
-	const struct wish *found = NULL;
-
-	for (unsigned i = 0; i < repair->wish_count; i++) {
-		const struct wish *wish = &repair->wishes[i];
-
-		if (wish_explains(wish, origin, gap) &&
-		    (!found || wish->end < found->end) &&
-		    was_tail(repair, wish->end))
-			found = wish;
-	}
-	return found;
-}
-
-static bool gap_has_living(const struct repair *repair, uint64_t origin,
-			   uint64_t gap)
-{
-	for (unsigned i = 0; i < repair->wish_count; i++) {
-		const struct wish *wish = &repair->wishes[i];
-
-		if (wish_explains(wish, origin, gap) &&
-		    !is_dead(repair, wish->owner))
-			return true;
-	}
-	return false;
-}
-
-/* Name a gap as padding. 1 for a record, 0 for wrap padding or no gap. */
-static int gap_fill(struct repair *repair, uint64_t gap)
-{
-	struct petal_record *record = petal_mpsc_record(repair->ring, gap);
-	const struct wish *wish;
-	uint64_t origin;
-	int err = wishes_load(repair);
-
-	if (err)
-		return err;
-	origin = gap_origin(repair, gap);
-	if (gap_has_living(repair, origin, gap))
-		return -EBUSY;
-	wish = gap_claimant(repair, origin, gap);
-	/*
-	 * [NAME] Acquire: once more, after the intents and the ends. If a name
-	 * has come up, its owner was alive, and what we read may be its bytes.
-	 */
-	if (atomic_load_explicit(&record->commit, memory_order_acquire) != 0)
-		return 0;
-	if (!wish)
-		return -PETAL_ECORRUPT;
-	if (wish->pos != gap) {
-		petal_mpsc_pad(repair->ring, wish->owner, gap, wish->pos - gap);
-		return 0;
-	}
-	return petal_mpsc_pad(repair->ring, wish->owner, gap, wish->end - gap);
-}
-
-/* Step over what has a name, and take it from a dead owner. */
-static int named_settle(struct repair *repair, uint64_t *pos, uint64_t commit)
-{
-	struct petal_mpsc *ring = repair->ring;
-	struct petal_record *record = petal_mpsc_record(ring, *pos);
-	uint32_t owner = petal_record_owner(commit);
-	enum petal_record_state state = petal_record_state(commit);
-	uint32_t length = __atomic_load_n(&record->length, __ATOMIC_RELAXED);
-	int records = 0;
-
-	if (!petal_mpsc_of_lap(ring, commit, *pos) ||
-	    state > PETAL_RECORD_ABANDONED ||
-	    !petal_mpsc_fits(ring, *pos, length, state))
-		return -PETAL_ECORRUPT;
-	if (state == PETAL_RECORD_CLAIMED && is_dead(repair, owner)) {
-		uint64_t abandoned = petal_mpsc_commit(
-			ring, PETAL_RECORD_ABANDONED, owner, *pos);
-
-		/* [FILL] Release: what peek acquires is its length. */
-		records = atomic_compare_exchange_strong_explicit(
-			&record->commit, &commit, abandoned,
-			memory_order_release, memory_order_relaxed);
-	}
-	*pos += petal_record_extent(length);
-	return records;
-}
-
-int petal_mpsc_repair(struct petal_mpsc *ring, uint64_t from_pos,
-		      const uint64_t dead[PETAL_MPSC_OWNERS_MAX / 64])
-{
-	struct repair repair = { .ring = ring, .dead = dead };
-	uint64_t tail = petal_mpsc_tail(ring);
-	uint64_t pos = from_pos;
-	/* Each line is met as a gap once, and once with its name. */
-	uint64_t steps = ring->data_bytes / PETAL_RECORD_ALIGN * 2;
-	int records = 0;
-
-	if (from_pos % PETAL_RECORD_ALIGN != 0)
-		return -EINVAL;
-	if (tail - from_pos > ring->data_bytes)
-		return -PETAL_ECORRUPT;
-	for (; pos < tail && steps > 0; steps--) {
-		/* [NAME] Acquire: what has a name has its length. */
-		uint64_t commit = atomic_load_explicit(
-			&petal_mpsc_record(ring, pos)->commit,
-			memory_order_acquire);
-		int outcome = commit ? named_settle(&repair, &pos, commit)
-				     : gap_fill(&repair, pos);
-
-		if (outcome < 0)
-			return outcome;
-		records += outcome;
-	}
-	return pos < tail ? -PETAL_ECORRUPT : records;
+	petal_store(&shared->head, to_pos, PETAL_RELEASE(DRAIN));
+	petal_store(&shared->gauge_head, to_pos, PETAL_RELAXED);
+	petal_store(&shared->gauge_tail, ring->tail_seen, PETAL_RELAXED);
 }

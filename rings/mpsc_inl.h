@@ -4,32 +4,57 @@
 
 /* "PETALMPS" in memory. */
 #define PETAL_MPSC_MAGIC UINT64_C(0x53504d4c41544550)
-#define PETAL_MPSC_LAYOUT 1u
+#define PETAL_MPSC_LAYOUT 2u
 /* Each lost swap means that another producer won; nobody loses this often. */
 #define PETAL_MPSC_TRIES 4096u
 
-/* Three lines with three writers: the maker, the producers, the consumer. */
-struct petal_mpsc_shared {
-	_Atomic uint64_t magic; /* last at format, so that half is nothing */
-	uint32_t layout;
-	uint32_t owners;
-	uint64_t data_bytes;
-	uint32_t reserve_bytes;
-	uint8_t reserved0[100];
+#define PETAL_MPSC_CLOSED UINT64_C(1) /* in the tail's word */
+#define PETAL_MPSC_HELD UINT64_C(1)   /* in an intent's from */
 
-	_Atomic uint64_t tail;
-	uint8_t reserved1[120];
-
-	_Atomic uint64_t head;
-	_Atomic uint64_t freeing; /* what release is about to store to head */
-	uint8_t reserved2[112];
+/* An extent in quarantine. Its one word is never half of two extents. */
+struct petal_mpsc_fence {
+	struct petal_u64 extent; /* where in the data, how long: mpsc.c */
+	struct petal_u64 pos;    /* of the claim that was fenced */
+	struct petal_u32 owner;
+	struct petal_u32 freed; /* its owner is dead */
+	uint8_t reserved[8];
 };
 
-/* Of one owner: what it is about to swap the tail from, and by how much. */
+/* Lines with one writer each, or one kind of them. */
+struct petal_mpsc_shared {
+	/* The maker. */
+	struct petal_u64 magic; /* last at format, so that half is nothing */
+	struct petal_u32 layout;
+	struct petal_u32 owners;
+	struct petal_u64 data_bytes;
+	struct petal_u32 reserve_bytes;
+	uint8_t reserved0[100];
+
+	/* The producers. */
+	struct petal_u64 tail;
+	uint8_t reserved1[120];
+
+	/* The consumer, or the keeper in its place. */
+	struct petal_u64 head;
+	struct petal_u64 freeing; /* what release is about to store to head */
+	struct petal_u64 fenced;  /* bit map of the fences in use */
+	uint8_t reserved2[104];
+
+	/* The consumer, for those who only want to know. */
+	struct petal_u64 gauge_head;
+	struct petal_u64 gauge_tail;
+	uint8_t reserved3[112];
+
+	/* The keeper. */
+	struct petal_mpsc_fence fences[PETAL_MPSC_FENCES_MAX];
+};
+
+/* Of one owner, which alone writes it while it lives. */
 struct petal_mpsc_intent {
-	_Atomic uint64_t pos; /* PETAL_MPSC_NOWHERE: nothing */
-	_Atomic uint32_t length;
-	uint8_t reserved[52];
+	struct petal_u64 from;  /* what it swaps the tail from, and HELD */
+	struct petal_u64 to;    /* what it swaps it to */
+	struct petal_u64 acked; /* the end of the last claim that it lost */
+	uint8_t reserved[104];
 };
 
 static_assert(__builtin_offsetof(struct petal_mpsc_shared, layout) == 8,
@@ -46,16 +71,25 @@ static_assert(__builtin_offsetof(struct petal_mpsc_shared, head) == 256,
 	      "layout");
 static_assert(__builtin_offsetof(struct petal_mpsc_shared, freeing) == 264,
 	      "layout");
-static_assert(sizeof(struct petal_mpsc_shared) == 384, "layout");
-static_assert(__builtin_offsetof(struct petal_mpsc_intent, length) == 8,
+static_assert(__builtin_offsetof(struct petal_mpsc_shared, fenced) == 272,
 	      "layout");
-static_assert(sizeof(struct petal_mpsc_intent) == 64, "layout");
-
-/* Where a claim at a tail puts its record: past the wrap padding, if any. */
-struct petal_mpsc_place {
-	uint64_t pos;
-	uint64_t end;
-};
+static_assert(__builtin_offsetof(struct petal_mpsc_shared, gauge_head) == 384,
+	      "layout");
+static_assert(__builtin_offsetof(struct petal_mpsc_shared, gauge_tail) == 392,
+	      "layout");
+static_assert(__builtin_offsetof(struct petal_mpsc_shared, fences) == 512,
+	      "layout");
+static_assert(sizeof(struct petal_mpsc_shared) == 1024, "layout");
+static_assert(__builtin_offsetof(struct petal_mpsc_fence, pos) == 8, "layout");
+static_assert(__builtin_offsetof(struct petal_mpsc_fence, owner) == 16,
+	      "layout");
+static_assert(__builtin_offsetof(struct petal_mpsc_fence, freed) == 20,
+	      "layout");
+static_assert(sizeof(struct petal_mpsc_fence) == 32, "layout");
+static_assert(__builtin_offsetof(struct petal_mpsc_intent, to) == 8, "layout");
+static_assert(__builtin_offsetof(struct petal_mpsc_intent, acked) == 16,
+	      "layout");
+static_assert(sizeof(struct petal_mpsc_intent) == 128, "layout");
 
 /* Masks the low bits as well: no position can make a misaligned record. */
 static inline struct petal_record *
@@ -86,284 +120,267 @@ static inline bool petal_mpsc_of_lap(const struct petal_mpsc *ring,
 	return commit >> 16 == (pos >> ring->lap_shift) << 16 >> 16;
 }
 
-static inline struct petal_mpsc_place
-petal_mpsc_place(const struct petal_mpsc *ring, uint64_t tail, uint32_t length)
-{
-	uint64_t extent = petal_record_extent(length);
-	uint64_t to_end = petal_mpsc_to_end(ring, tail);
-	uint64_t pos = extent > to_end ? tail + to_end : tail;
-
-	return (struct petal_mpsc_place){ .pos = pos, .end = pos + extent };
-}
-
-static inline void petal_mpsc_set_length(struct petal_record *record,
-					 uint32_t length)
-{
-	/* Relaxed: read only by who has acquired the commit word after it. */
-	__atomic_store_n(&record->length, length, __ATOMIC_RELAXED);
-}
-
-/*
- * One look at head and tail. 0; 1 when the head has moved between two looks,
- * so that nothing can be said; -PETAL_ECORRUPT when the two contradict.
- */
-static inline int petal_mpsc_look(struct petal_mpsc *ring, uint64_t *tail)
-{
-	/*
-	 * [DRAIN] Acquire: the lines that it freed are zero, and the tail that
-	 * we load next is not behind this head.
-	 */
-	ring->head_seen =
-		atomic_load_explicit(&ring->shared->head, memory_order_acquire);
-	/* [DRAIN] Acquire: the second look at head comes after this one. */
-	*tail = atomic_load_explicit(&ring->shared->tail, memory_order_acquire);
-	if (*tail - ring->head_seen <= ring->data_bytes &&
-	    *tail % PETAL_RECORD_ALIGN == 0)
-		return 0;
-	/* While we looked, the ring may have been drained and filled again. */
-	return petal_mpsc_head(ring) != ring->head_seen ? 1 : -PETAL_ECORRUPT;
-}
-
-/*
- * Find room for @length at a tail as fresh as need be. 0 with the tail and the
- * place; 1 to try again; -EAGAIN when full; -PETAL_ECORRUPT.
- */
-static inline int petal_mpsc_room(struct petal_mpsc *ring, uint32_t length,
-				  uint64_t *tail,
-				  struct petal_mpsc_place *place)
-{
-	int outcome;
-
-	*place = petal_mpsc_place(ring, *tail, length);
-	if (place->end - ring->head_seen <= ring->room_bytes &&
-	    *tail % PETAL_RECORD_ALIGN == 0)
-		return 0;
-
-	/* Full as far as we knew: pay for a look at the consumer's line. */
-	outcome = petal_mpsc_look(ring, tail);
-	if (outcome)
-		return outcome;
-	*place = petal_mpsc_place(ring, *tail, length);
-	return place->end - ring->head_seen <= ring->room_bytes ? 0 : -EAGAIN;
-}
-
 /*
  * [CLAIM] Nowhere first, so that whoever finds the same position before and
- * after the length has read a pair that belongs together.
+ * after the end has read a pair that belongs together.
  */
 static inline void petal_mpsc_intend(struct petal_mpsc_intent *intent,
-				     uint64_t pos, uint32_t length)
+				     uint64_t from, uint64_t to)
 {
-	/* [NAME] Release: our last claim was named before we say so. */
-	atomic_store_explicit(&intent->pos, PETAL_MPSC_NOWHERE,
-			      memory_order_release);
-	atomic_store_explicit(&intent->length, length, memory_order_release);
-	atomic_store_explicit(&intent->pos, pos, memory_order_release);
+	/* [NAME] Release: our last claim was settled before we say so. */
+	petal_store(&intent->from, PETAL_MPSC_NOWHERE, PETAL_RELEASE(NAME));
+	petal_store(&intent->to, to, PETAL_RELEASE(CLAIM));
+	petal_store(&intent->from, from, PETAL_RELEASE(CLAIM));
+}
+
+/* Swap the tail. On failure @tail is what others have made of it. */
+static inline bool petal_mpsc_swap(struct petal_mpsc *ring, uint64_t *tail,
+				   uint64_t to)
+{
+	struct petal_mpsc_intent *intent = &ring->intents[ring->owner];
+
+	petal_mpsc_intend(intent, *tail, to);
+	/*
+	 * [CLAIM] Release: our intent is readable by whoever sees this tail.
+	 * Acquire: so are those of all who moved it before us.
+	 */
+	if (!petal_cas(&ring->shared->tail, tail, to, PETAL_ACQ_REL(CLAIM)))
+		return false;
+	petal_store(&intent->from, *tail | PETAL_MPSC_HELD, PETAL_RELAXED);
+	/* [HELD] Release: nothing is written into the claim before the mark. */
+	petal_fence(PETAL_RELEASE(HELD));
+	return true;
+}
+
+/* Say that the claim we lost will not be touched any more. */
+static inline int petal_mpsc_acknowledge(struct petal_mpsc *ring, uint64_t end)
+{
+	/* [ACK] Release: after all that we stored there. */
+	petal_store(&ring->intents[ring->owner].acked, end, PETAL_RELEASE(ACK));
+	return -ESTALE;
 }
 
 /*
- * Turn zero into a commit word. A swap and not a store, for a peer may have
- * taken us for dead, or for too slow, and have named the record itself.
+ * Turn a claim's commit word from zero into what it is to be. A swap and not a
+ * store, for the keeper may have done so before us.
  */
-static inline bool petal_mpsc_name(struct petal_record *record, uint64_t commit)
+static inline int petal_mpsc_settle(struct petal_mpsc *ring, uint64_t pos,
+				    uint64_t end, enum petal_record_state state)
 {
 	uint64_t zero = 0;
+	uint64_t commit = petal_mpsc_commit(ring, state, ring->owner, pos);
 
-	/* [NAME] Release: who sees the commit word sees the length. */
-	return atomic_compare_exchange_strong_explicit(&record->commit, &zero,
-						       commit,
-						       memory_order_release,
-						       memory_order_relaxed);
+	/* [FILL] Release: the consumer sees all that we wrote, or nothing. */
+	if (petal_cas(&petal_mpsc_record(ring, pos)->commit, &zero, commit,
+		      PETAL_RELEASE(FILL)))
+		return 0;
+	return petal_mpsc_acknowledge(ring, end);
 }
 
-/* Fill what is left over before the end of the ring, or a gap. */
-static inline bool petal_mpsc_pad(const struct petal_mpsc *ring, uint32_t owner,
-				  uint64_t pos, uint64_t bytes)
-{
-	struct petal_record *record = petal_mpsc_record(ring, pos);
+/*
+ * Look at head, tail and quarantine, and pad or skip what is in the way, for
+ * petal_mpsc_take(). 0 with the tail when there is room; 1 to try again; as
+ * petal_mpsc_claim() otherwise.
+ */
+int petal_mpsc_make_room(struct petal_mpsc *ring, uint64_t extent,
+			 uint64_t *tail);
 
-	petal_mpsc_set_length(record,
-			      (uint32_t)(bytes - PETAL_RECORD_HEADER_BYTES));
-	__atomic_store_n(&record->type, PETAL_RECORD_TYPE_PADDING,
-			 __ATOMIC_RELAXED);
-	return petal_mpsc_name(record,
-			       petal_mpsc_commit(ring, PETAL_RECORD_ABANDONED,
-						 owner, pos));
+/* Whether a claim fits in before the next thing that needs a look. */
+static inline bool petal_mpsc_is_roomy(const struct petal_mpsc *ring,
+				       uint64_t tail, uint64_t extent)
+{
+	/* Enormous, if the tail has gone past what we have seen. */
+	uint64_t room = ring->limit_seen - tail;
+
+	return room >= extent && room <= ring->data_bytes &&
+	       room % PETAL_RECORD_ALIGN == 0 &&
+	       extent <= petal_mpsc_to_end(ring, tail);
 }
 
-/* The tail is ours from @tail to the end of @place: say so in the bytes. */
-static inline int petal_mpsc_take(struct petal_mpsc *ring, uint64_t tail,
-				  const struct petal_mpsc_place *place,
-				  uint32_t length,
-				  struct petal_mpsc_claim *ret_claim)
+/* Make a stretch of the ring ours. 0 with its position in open_pos. */
+static inline int petal_mpsc_take(struct petal_mpsc *ring, uint64_t extent)
 {
-	struct petal_record *record = petal_mpsc_record(ring, place->pos);
-	uint64_t commit = petal_mpsc_commit(ring, PETAL_RECORD_CLAIMED,
-					    ring->owner, place->pos);
+	uint64_t tail = petal_load(&ring->shared->tail, PETAL_RELAXED);
+	int err = -EAGAIN;
 
-	/* If a peer has padded for us already, what it wrote is the same. */
-	if (place->pos != tail)
-		petal_mpsc_pad(ring, ring->owner, tail, place->pos - tail);
-	petal_mpsc_set_length(record, length);
-	if (!petal_mpsc_name(record, commit))
-		return -ESTALE;
-	*ret_claim = (struct petal_mpsc_claim){
-		.record = record,
-		.pos = place->pos,
-		.end = place->end,
-		.commit = commit,
-	};
-	return 0;
+	if (ring->open_pos != PETAL_MPSC_NOWHERE)
+		return -EBUSY;
+	for (unsigned tries = 0; tries < PETAL_MPSC_TRIES; tries++) {
+		if (!petal_mpsc_is_roomy(ring, tail, extent)) {
+			err = petal_mpsc_make_room(ring, extent, &tail);
+			if (err < 0)
+				break;
+			if (err > 0)
+				continue;
+		}
+		if (petal_mpsc_swap(ring, &tail, tail + extent)) {
+			ring->open_pos = tail;
+			return 0;
+		}
+	}
+	/* [NAME] A wish that lost must not look like one that waits. */
+	petal_store(&ring->intents[ring->owner].from, PETAL_MPSC_NOWHERE,
+		    PETAL_RELEASE(NAME));
+	return err < 0 ? err : -EAGAIN;
 }
 
 static inline int petal_mpsc_claim(struct petal_mpsc *ring, uint32_t length,
 				   struct petal_mpsc_claim *ret_claim)
 {
-	struct petal_mpsc_intent *intent = &ring->intents[ring->owner];
-	struct petal_mpsc_place place;
-	uint64_t tail = petal_mpsc_tail(ring);
-	int err = -EAGAIN;
+	uint64_t extent = petal_record_extent(length);
+	int err;
 
-	if (length > ring->data_bytes / 4)
+	if (length > ring->length_max)
 		return -EMSGSIZE;
-	for (unsigned tries = 0; tries < PETAL_MPSC_TRIES; tries++) {
-		err = petal_mpsc_room(ring, length, &tail, &place);
-		if (err < 0)
-			break;
-		if (err > 0)
-			continue;
-		petal_mpsc_intend(intent, tail, length);
-		/*
-		 * [CLAIM] Release: our intent is readable by whoever sees this
-		 * tail. Acquire: so are those of all who moved it before us.
-		 */
-		if (atomic_compare_exchange_strong_explicit(
-			    &ring->shared->tail, &tail, place.end,
-			    memory_order_acq_rel, memory_order_relaxed))
-			return petal_mpsc_take(ring, tail, &place, length,
-					       ret_claim);
-	}
-	/* [NAME] A wish that lost must not look like one that waits. */
-	atomic_store_explicit(&intent->pos, PETAL_MPSC_NOWHERE,
-			      memory_order_release);
-	return err < 0 ? err : -EAGAIN;
+	err = petal_mpsc_take(ring, extent);
+	if (err)
+		return err;
+	ret_claim->record = petal_mpsc_record(ring, ring->open_pos);
+	ret_claim->pos = ring->open_pos;
+	ret_claim->end = ring->open_pos + extent;
+	petal_store(petal_record_length(ret_claim->record), length,
+		    PETAL_RELAXED);
+	return 0;
 }
 
-static inline int petal_mpsc_settle(const struct petal_mpsc *ring,
-				    const struct petal_mpsc_claim *claim,
-				    enum petal_record_state state)
+static inline struct petal_record *
+petal_mpsc_claim_at(const struct petal_mpsc_claim *claim, uint32_t length,
+		    uint32_t index)
 {
-	uint64_t expected = claim->commit;
-	uint64_t commit =
-		petal_mpsc_commit(ring, state, ring->owner, claim->pos);
+	uint8_t *first = (uint8_t *)claim->record;
 
-	/* [FILL] Release: the consumer sees all that we wrote, or nothing. */
-	if (atomic_compare_exchange_strong_explicit(
-		    &claim->record->commit, &expected, commit,
-		    memory_order_release, memory_order_relaxed))
-		return 0;
-	return -ESTALE;
+	return (struct petal_record *)(void *)(first +
+					       index * petal_record_extent(
+							       length));
+}
+
+static inline int petal_mpsc_claim_run(struct petal_mpsc *ring, uint32_t length,
+				       uint32_t count,
+				       struct petal_mpsc_claim *ret_claim)
+{
+	uint64_t extent = petal_record_extent(length);
+	int err;
+
+	if (count == 0)
+		return -EINVAL;
+	if (extent > ring->length_max / count)
+		return -EMSGSIZE;
+	err = petal_mpsc_take(ring, extent * count);
+	if (err)
+		return err;
+	ret_claim->record = petal_mpsc_record(ring, ring->open_pos);
+	ret_claim->pos = ring->open_pos;
+	ret_claim->end = ring->open_pos + extent * count;
+	petal_store(petal_record_length(ret_claim->record), length,
+		    PETAL_RELAXED);
+	/* All but the first are published, behind a first that is not. */
+	for (uint32_t i = 1; i < count; i++) {
+		struct petal_record *record =
+			petal_mpsc_claim_at(ret_claim, length, i);
+
+		petal_store(petal_record_length(record), length, PETAL_RELAXED);
+		petal_store(&record->commit,
+			    petal_mpsc_commit(ring, PETAL_RECORD_PUBLISHED,
+					      ring->owner, ring->open_pos),
+			    PETAL_RELAXED);
+	}
+	return 0;
 }
 
 static inline int petal_mpsc_publish(struct petal_mpsc *ring,
 				     const struct petal_mpsc_claim *claim)
 {
-	return petal_mpsc_settle(ring, claim, PETAL_RECORD_PUBLISHED);
+	if (claim->pos != ring->open_pos)
+		return -ESTALE;
+	ring->open_pos = PETAL_MPSC_NOWHERE;
+	return petal_mpsc_settle(ring, claim->pos, claim->end,
+				 PETAL_RECORD_PUBLISHED);
+}
+
+/* Make padding of a whole stretch that is ours to write. */
+static inline int petal_mpsc_pad(struct petal_mpsc *ring, uint64_t pos,
+				 uint64_t end)
+{
+	struct petal_record *record = petal_mpsc_record(ring, pos);
+
+	petal_store(petal_record_length(record),
+		    (uint32_t)(end - pos - PETAL_RECORD_HEADER_BYTES),
+		    PETAL_RELAXED);
+	petal_store(petal_record_type(record), PETAL_RECORD_TYPE_PADDING,
+		    PETAL_RELAXED);
+	return petal_mpsc_settle(ring, pos, end, PETAL_RECORD_ABANDONED);
 }
 
 static inline int petal_mpsc_abort(struct petal_mpsc *ring,
 				   const struct petal_mpsc_claim *claim)
 {
-	return petal_mpsc_settle(ring, claim, PETAL_RECORD_ABANDONED);
+	if (claim->pos != ring->open_pos)
+		return -ESTALE;
+	ring->open_pos = PETAL_MPSC_NOWHERE;
+	return petal_mpsc_pad(ring, claim->pos, claim->end);
 }
 
-/* Nothing of this lap at a position: is anybody on the way? */
-static inline int petal_mpsc_peek_unnamed(struct petal_mpsc *ring, uint64_t pos,
-					  uint64_t commit)
-{
-	ring->tail_seen = petal_mpsc_tail(ring);
-	if (pos == ring->tail_seen)
-		return 1;
-	return commit == 0 && pos < ring->tail_seen ? 2 : -PETAL_ECORRUPT;
-}
-
-/* Whether the tail has come so far; one look at it often lasts for many. */
-static inline bool petal_mpsc_reached(struct petal_mpsc *ring, uint64_t pos)
-{
-	if (pos > ring->tail_seen)
-		ring->tail_seen = petal_mpsc_tail(ring);
-	return pos <= ring->tail_seen;
-}
-
-/*
- * Whether a record of this length may lie here, by our own geometry. Inside
- * of the data area in any case; what the tail adds is only plausibility.
- */
-static inline bool petal_mpsc_fits(struct petal_mpsc *ring, uint64_t pos,
-				   uint32_t length,
-				   enum petal_record_state state)
-{
-	uint64_t extent = petal_record_extent(length);
-
-	if (extent > petal_mpsc_to_end(ring, pos))
-		return false;
-	if (state != PETAL_RECORD_ABANDONED && length > ring->data_bytes / 4)
-		return false;
-	return petal_mpsc_reached(ring, pos + extent);
-}
+/* What peek says of anything but a published record of this lap. */
+int petal_mpsc_peek_other(struct petal_mpsc *ring, uint64_t pos,
+			  uint64_t commit, struct petal_mpsc_view *ret_view);
 
 static inline int petal_mpsc_peek(struct petal_mpsc *ring, uint64_t pos,
 				  struct petal_mpsc_view *ret_view)
 {
 	struct petal_record *record = petal_mpsc_record(ring, pos);
 	/* [FILL] Acquire: whoever published is done with every byte. */
-	uint64_t commit =
-		atomic_load_explicit(&record->commit, memory_order_acquire);
-	enum petal_record_state state = petal_record_state(commit);
-	uint32_t length, type;
+	uint64_t commit = petal_load(&record->commit, PETAL_ACQUIRE(FILL));
+	uint32_t owner = petal_record_owner(commit);
+	uint32_t length;
 
-	if (commit == 0 || !petal_mpsc_of_lap(ring, commit, pos))
-		return petal_mpsc_peek_unnamed(ring, pos, commit);
-	if (state == PETAL_RECORD_CLAIMED)
-		return 2;
-	length = __atomic_load_n(&record->length, __ATOMIC_RELAXED);
-	type = __atomic_load_n(&record->type, __ATOMIC_RELAXED);
-	if ((state != PETAL_RECORD_PUBLISHED &&
-	     state != PETAL_RECORD_ABANDONED) ||
-	    !petal_mpsc_fits(ring, pos, length, state))
+	if (commit !=
+	    petal_mpsc_commit(ring, PETAL_RECORD_PUBLISHED, owner, pos))
+		return petal_mpsc_peek_other(ring, pos, commit, ret_view);
+	length = petal_load(petal_record_length(record), PETAL_RELAXED);
+	if (length > ring->length_max ||
+	    petal_record_extent(length) > petal_mpsc_to_end(ring, pos))
 		return -PETAL_ECORRUPT;
-	*ret_view = (struct petal_mpsc_view){
-		.record = record,
-		.pos = pos,
-		.end = pos + petal_record_extent(length),
-		.length = length,
-		.type = state == PETAL_RECORD_ABANDONED
-				? PETAL_RECORD_TYPE_PADDING
-				: type,
-		.owner = petal_record_owner(commit),
-	};
+	ret_view->record = record;
+	ret_view->pos = pos;
+	ret_view->end = pos + petal_record_extent(length);
+	ret_view->length = length;
+	ret_view->type = petal_load(petal_record_type(record), PETAL_RELAXED);
+	ret_view->owner = owner;
 	return 0;
 }
 
 static inline uint64_t petal_mpsc_head(const struct petal_mpsc *ring)
 {
-	return atomic_load_explicit(&ring->shared->head, memory_order_relaxed);
+	return petal_load(&ring->shared->head, PETAL_RELAXED);
 }
 
 static inline uint64_t petal_mpsc_tail(const struct petal_mpsc *ring)
 {
-	return atomic_load_explicit(&ring->shared->tail, memory_order_relaxed);
+	return petal_load(&ring->shared->tail, PETAL_RELAXED) &
+	       ~PETAL_MPSC_CLOSED;
+}
+
+/* Of two looks, between which the consumer may have drained much. */
+static inline uint64_t petal_mpsc_between(const struct petal_mpsc *ring,
+					  uint64_t head, uint64_t tail)
+{
+	return tail - head <= ring->data_bytes ? tail - head : ring->data_bytes;
 }
 
 static inline uint64_t petal_mpsc_backlog(const struct petal_mpsc *ring)
 {
-	/* [DRAIN] Acquire: the tail that we load next is not behind it. */
-	uint64_t head =
-		atomic_load_explicit(&ring->shared->head, memory_order_acquire);
-	uint64_t tail = petal_mpsc_tail(ring);
+	uint64_t head = petal_load(&ring->shared->gauge_head, PETAL_RELAXED);
+	uint64_t tail = petal_load(&ring->shared->gauge_tail, PETAL_RELAXED);
 
-	/* The consumer may have drained much between the two loads. */
-	return tail - head <= ring->data_bytes ? tail - head : ring->data_bytes;
+	return petal_mpsc_between(ring, head, tail);
+}
+
+static inline uint64_t petal_mpsc_used(const struct petal_mpsc *ring)
+{
+	/* [DRAIN] Acquire: the tail that we load next is not behind it. */
+	uint64_t head = petal_load(&ring->shared->head, PETAL_ACQUIRE(DRAIN));
+
+	return petal_mpsc_between(ring, head, petal_mpsc_tail(ring));
 }
 
 #endif

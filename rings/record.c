@@ -27,21 +27,20 @@ union header_copy {
 
 static void header_load(const void *bytes, union header_copy *ret_copy)
 {
-	const uint64_t *words = bytes;
+	const struct petal_u64 *words = bytes;
 
 	for (unsigned i = 0; i < PETAL_RECORD_DURABLE_BYTES / 8; i++)
-		ret_copy->words[i] =
-			__atomic_load_n(&words[i], __ATOMIC_RELAXED);
+		ret_copy->words[i] = petal_load(&words[i], PETAL_RELAXED);
 }
 
 /* Everything but the commit word, which is not ours to store. */
 static void header_store(const union header_copy *copy,
 			 struct petal_record_durable *record)
 {
-	uint64_t *words = (uint64_t *)(void *)record;
+	struct petal_u64 *words = (struct petal_u64 *)(void *)record;
 
 	for (unsigned i = 1; i < PETAL_RECORD_DURABLE_BYTES / 8; i++)
-		__atomic_store_n(&words[i], copy->words[i], __ATOMIC_RELAXED);
+		petal_store(&words[i], copy->words[i], PETAL_RELAXED);
 }
 
 static uint32_t header_crc(const union header_copy *copy)

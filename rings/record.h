@@ -3,9 +3,14 @@
 #define PETAL_RINGS_RECORD_H
 
 #include <assert.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "shm/atomic.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /**
  * DOC: record - the bytes that everybody agrees on
@@ -53,7 +58,8 @@ enum petal_record_state {
 	PETAL_RECORD_CLAIMED = 1,   /* its owner is filling it */
 	PETAL_RECORD_PUBLISHED = 2, /* whole */
 	PETAL_RECORD_ABANDONED =
-		3, /* padding: aborted, repaired or left over */
+		3,               /* padding: aborted, repaired or left over */
+	PETAL_RECORD_FENCED = 4, /* taken from its owner, in quarantine */
 };
 
 /* Types from PETAL_RECORD_TYPE_OURS up belong to Petalith. */
@@ -63,7 +69,7 @@ enum petal_record_state {
 #define PETAL_RECORD_TYPE_EPOCH_START UINT32_C(0xffff0002)
 
 struct petal_record {
-	_Atomic uint64_t commit;
+	struct petal_u64 commit;
 	uint32_t length; /* bytes after this header */
 	uint32_t type;
 };
@@ -99,6 +105,17 @@ struct petal_record_cursor {
 	uint32_t epoch;
 	uint32_t crc; /* hdr_crc of the last record before pos */
 };
+
+/* A producer owns these two until it publishes; a consumer loads them once. */
+static inline struct petal_u32 *petal_record_length(struct petal_record *record)
+{
+	return (struct petal_u32 *)(void *)&record->length;
+}
+
+static inline struct petal_u32 *petal_record_type(struct petal_record *record)
+{
+	return (struct petal_u32 *)(void *)&record->type;
+}
 
 /**
  * petal_record_extent() - bytes that a record of @length occupies in its ring
@@ -171,5 +188,9 @@ int petal_record_check(const void *bytes, uint64_t bytes_left,
  */
 uint32_t petal_record_payload_crc(const struct petal_record_durable *record,
 				  uint32_t length);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -5,6 +5,10 @@
 #include <stdint.h>
 #include <time.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /**
  * DOC: clock - the time of day and the time that only grows
  *
@@ -68,5 +72,9 @@ static inline uint64_t petal_clock_after_ns(uint64_t now_ns,
 static inline struct timespec petal_clock_timespec(uint64_t ns);
 
 #include "shm/clock_inl.h"
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -21,10 +21,11 @@ static inline uint64_t petal_clock_after_ns(uint64_t now_ns,
 
 static inline struct timespec petal_clock_timespec(uint64_t ns)
 {
-	return (struct timespec){
-		.tv_sec = (time_t)(ns / PETAL_S(1)),
-		.tv_nsec = (long)(ns % PETAL_S(1)),
-	};
+	struct timespec time;
+
+	time.tv_sec = (time_t)(ns / PETAL_S(1));
+	time.tv_nsec = (long)(ns % PETAL_S(1));
+	return time;
 }
 
 #endif

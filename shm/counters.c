@@ -6,11 +6,12 @@
 #include <string.h>
 
 #include "shm/error.h"
+#include "shm/name.h"
+
+static_assert(PETAL_COUNTERS_NAME_BYTES == NAME_BYTES, "one kind of name");
 
 #define LINE_BYTES 64u
 #define NAMES_OFFSET sizeof(struct petal_counters_header)
-
-static_assert(sizeof(_Atomic(uint64_t)) == 8, "a value is eight bytes");
 
 static uint64_t round_up_to_line(uint64_t bytes)
 {
@@ -33,40 +34,6 @@ static bool aligned(const void *memory)
 	return memory && (uintptr_t)memory % LINE_BYTES == 0;
 }
 
-static bool letter_ok(char letter)
-{
-	return (letter >= 'a' && letter <= 'z') ||
-	       (letter >= '0' && letter <= '9') || letter == '.' ||
-	       letter == '_' || letter == '-';
-}
-
-/* A name is a run of letters and then zeroes to the end, one at least. */
-static bool name_ok(const char name[PETAL_COUNTERS_NAME_BYTES])
-{
-	uint32_t length = 0;
-
-	while (length < PETAL_COUNTERS_NAME_BYTES && letter_ok(name[length]))
-		length++;
-	if (length == 0 || length == PETAL_COUNTERS_NAME_BYTES)
-		return false;
-	for (uint32_t i = length; i < PETAL_COUNTERS_NAME_BYTES; i++)
-		if (name[i] != 0)
-			return false;
-	return true;
-}
-
-static int name_pad(const char *name, char ret_name[PETAL_COUNTERS_NAME_BYTES])
-{
-	size_t length = name ? strlen(name) : 0;
-
-	if (length >= PETAL_COUNTERS_NAME_BYTES)
-		return -EINVAL;
-	memset(ret_name, 0, PETAL_COUNTERS_NAME_BYTES);
-	if (length)
-		memcpy(ret_name, name, length);
-	return name_ok(ret_name) ? 0 : -EINVAL;
-}
-
 uint64_t petal_counters_bytes(uint32_t count)
 {
 	return values_offset(count) +
@@ -78,7 +45,7 @@ static int write_names(unsigned char *table, const char *const *names,
 {
 	for (uint32_t i = 0; i < count; i++) {
 		int outcome =
-			name_pad(names[i], (char *)table + name_offset(i));
+			name_store(names[i], (char *)table + name_offset(i));
 
 		if (outcome)
 			return outcome;
@@ -99,10 +66,10 @@ int petal_counters_format(void *memory, uint64_t bytes, const char *title,
 	if (bytes < petal_counters_bytes(count))
 		return -ENOSPC;
 	/* Not by memset: a reader may be looking for the magic already. */
-	atomic_store_explicit(&header->magic, 0, memory_order_relaxed);
+	petal_store(&header->magic, 0, PETAL_RELAXED);
 	memset(table + sizeof(header->magic), 0,
 	       petal_counters_bytes(count) - sizeof(header->magic));
-	outcome = name_pad(title, header->title);
+	outcome = name_store(title, header->title);
 	if (!outcome)
 		outcome = write_names(table, names, count);
 	if (outcome)
@@ -110,8 +77,7 @@ int petal_counters_format(void *memory, uint64_t bytes, const char *title,
 	header->layout = PETAL_COUNTERS_LAYOUT;
 	header->count = count;
 	/* [TABLE] Whoever sees the magic sees the names. */
-	atomic_store_explicit(&header->magic, PETAL_COUNTERS_MAGIC,
-			      memory_order_release);
+	petal_store(&header->magic, PETAL_COUNTERS_MAGIC, PETAL_RELEASE(TABLE));
 	ret_counters->values = (void *)(table + values_offset(count));
 	ret_counters->count = count;
 	return 0;
@@ -126,7 +92,7 @@ int petal_counters_attach(const void *memory, uint64_t bytes,
 	if (!aligned(memory) || bytes < sizeof(*header))
 		return -EINVAL;
 	/* [TABLE] Pairs with the last store of format. */
-	if (atomic_load_explicit(&header->magic, memory_order_acquire) !=
+	if (petal_load(&header->magic, PETAL_ACQUIRE(TABLE)) !=
 	    PETAL_COUNTERS_MAGIC)
 		return -EINVAL;
 	if (header->layout != PETAL_COUNTERS_LAYOUT)
@@ -141,42 +107,27 @@ int petal_counters_attach(const void *memory, uint64_t bytes,
 	return 0;
 }
 
-/* The copy is what gets checked, for the original may change in between. */
-static int name_load(const struct petal_counters_view *view, uint64_t offset,
-		     char ret_name[PETAL_COUNTERS_NAME_BYTES])
-{
-	const volatile char *shared =
-		(const volatile char *)(view->table + offset);
-	char name[PETAL_COUNTERS_NAME_BYTES];
-
-	for (uint32_t i = 0; i < PETAL_COUNTERS_NAME_BYTES; i++)
-		name[i] = shared[i];
-	if (!name_ok(name))
-		return -PETAL_ECORRUPT;
-	memcpy(ret_name, name, sizeof(name));
-	return 0;
-}
-
 int petal_counters_title(const struct petal_counters_view *view,
 			 char ret_title[PETAL_COUNTERS_NAME_BYTES])
 {
-	return name_load(view, offsetof(struct petal_counters_header, title),
+	return name_load((const char *)view->table +
+				 offsetof(struct petal_counters_header, title),
 			 ret_title);
 }
 
 int petal_counters_read(const struct petal_counters_view *view, uint32_t index,
 			struct petal_counters_entry *ret_entry)
 {
-	const _Atomic(uint64_t) *values =
+	const struct petal_u64 *values =
 		(const void *)(view->table + values_offset(view->count));
 	int outcome;
 
 	if (index >= view->count)
 		return -ENOENT;
-	outcome = name_load(view, name_offset(index), ret_entry->name);
+	outcome = name_load((const char *)view->table + name_offset(index),
+			    ret_entry->name);
 	if (outcome)
 		return outcome;
-	ret_entry->value =
-		atomic_load_explicit(&values[index], memory_order_relaxed);
+	ret_entry->value = petal_load(&values[index], PETAL_RELAXED);
 	return 0;
 }

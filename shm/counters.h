@@ -3,9 +3,14 @@
 #define PETAL_SHM_COUNTERS_H
 
 #include <assert.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "shm/atomic.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /**
  * DOC: counters - what a program counts, readable even when it hangs
@@ -58,7 +63,7 @@
  * @title: whose counters, as a name is
  */
 struct petal_counters_header {
-	_Atomic(uint64_t) magic;
+	struct petal_u64 magic;
 	uint32_t layout;
 	uint32_t count;
 	uint64_t reserved[2];
@@ -80,7 +85,7 @@ static_assert(sizeof(struct petal_counters_header) == 64, "layout");
  * @count: how many
  */
 struct petal_counters {
-	_Atomic(uint64_t) *values;
+	struct petal_u64 *values;
 	uint32_t count;
 };
 
@@ -195,5 +200,9 @@ int petal_counters_read(const struct petal_counters_view *view, uint32_t index,
 			struct petal_counters_entry *ret_entry);
 
 #include "shm/counters_inl.h"
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

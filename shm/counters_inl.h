@@ -6,16 +6,14 @@ static inline uint64_t
 petal_counters_value(const struct petal_counters *counters, uint32_t index)
 {
 	assert(index < counters->count);
-	return atomic_load_explicit(&counters->values[index],
-				    memory_order_relaxed);
+	return petal_load(&counters->values[index], PETAL_RELAXED);
 }
 
 static inline void petal_counters_set(struct petal_counters *counters,
 				      uint32_t index, uint64_t value)
 {
 	assert(index < counters->count);
-	atomic_store_explicit(&counters->values[index], value,
-			      memory_order_relaxed);
+	petal_store(&counters->values[index], value, PETAL_RELAXED);
 }
 
 static inline void petal_counters_add(struct petal_counters *counters,

@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /**
  * DOC: crc32c - the checksum of every header, payload and journal batch
  *
@@ -55,5 +59,9 @@ uint32_t petal_crc32c_portable(uint32_t crc, const void *bytes, size_t length);
  * Return: "sse4.2" or "table".
  */
 const char *petal_crc32c_path(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

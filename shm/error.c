@@ -25,6 +25,7 @@ static const struct error_text error_texts[] = {
 	ERROR_TEXT(PETAL_ENOTPRIMARY, "Not the primary of the ring"),
 	ERROR_TEXT(PETAL_EAUTH, "Identity was not proved"),
 	ERROR_TEXT(PETAL_EDISK, "Journal is frozen after an I/O error"),
+	ERROR_TEXT(PETAL_EHUGEPAGES, "No huge pages of that size are free"),
 };
 
 #define ERROR_COUNT ((int)(sizeof(error_texts) / sizeof(error_texts[0])))

@@ -2,6 +2,10 @@
 #ifndef PETAL_SHM_ERROR_H
 #define PETAL_SHM_ERROR_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /**
  * DOC: error - what a negative outcome means
  *
@@ -43,6 +47,8 @@ enum petal_error {
 	PETAL_EAUTH = 5010,
 	/** @PETAL_EDISK: the journal met an I/O error and is frozen. */
 	PETAL_EDISK = 5011,
+	/** @PETAL_EHUGEPAGES: none of the wanted size is free. */
+	PETAL_EHUGEPAGES = 5012,
 };
 
 /**
@@ -64,5 +70,9 @@ const char *petal_strerror(int err);
  * and "UNKNOWN" for a number that nobody has named; never NULL.
  */
 const char *petal_error_name(int err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

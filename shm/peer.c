@@ -15,13 +15,21 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "shm/error.h"
+
+/* Newer than the headers of Debian 12: "PIDF". */
+#define PIDFS_MAGIC 0x50494446
+
+#define STAMP_PID_BITS 22
 #define HASH_START UINT64_C(0xcbf29ce484222325)
 #define HASH_PRIME UINT64_C(0x100000001b3)
 
@@ -81,18 +89,40 @@ static int proc_is_ours(void)
 	return strtol(link, NULL, 10) == getpid() ? 0 : -EXDEV;
 }
 
+/* What all processes of the machine share until it boots again. */
+static int hash_boot(uint64_t *ret_state)
+{
+	char boot_id[64];
+	int outcome = read_text("/proc/sys/kernel/random/boot_id", boot_id,
+				sizeof(boot_id));
+
+	if (!outcome)
+		*ret_state = hash(HASH_START, boot_id, strlen(boot_id));
+	return outcome;
+}
+
+static int boot_realm(uint64_t *ret_hash)
+{
+	static const char mark[] = "pidfs";
+	uint64_t state;
+	int outcome = hash_boot(&state);
+
+	if (outcome)
+		return outcome;
+	state = hash(state, mark, sizeof(mark));
+	*ret_hash = state ? state : 1;
+	return 0;
+}
+
 static int realm(uint64_t *ret_hash)
 {
-	uint64_t state = HASH_START;
-	char boot_id[64];
+	uint64_t state;
 	int outcome = proc_is_ours();
 
 	if (!outcome)
-		outcome = read_text("/proc/sys/kernel/random/boot_id", boot_id,
-				    sizeof(boot_id));
+		outcome = hash_boot(&state);
 	if (outcome)
 		return outcome;
-	state = hash(state, boot_id, strlen(boot_id));
 	outcome = hash_namespace("/proc/self/ns/pid", &state);
 	/* /proc shows start times as the reader's time namespace has them. */
 	if (!outcome)
@@ -228,14 +258,43 @@ int petal_peer_identify(int pid, struct petal_peer_id *ret_id)
 	return 0;
 }
 
+uint64_t petal_peer_stamp(const struct petal_peer_id *id)
+{
+	if (id->pid == 0 || id->pid >> STAMP_PID_BITS ||
+	    id->start_ticks >> (64 - STAMP_PID_BITS))
+		return 0;
+	return id->start_ticks << STAMP_PID_BITS | id->pid;
+}
+
+void petal_peer_unstamp(uint64_t stamp, uint64_t realm_hash,
+			struct petal_peer_id *ret_id)
+{
+	const struct petal_peer_id id = {
+		.realm_hash = realm_hash,
+		.start_ticks = stamp >> STAMP_PID_BITS,
+		.pid = (uint32_t)(stamp & ((1u << STAMP_PID_BITS) - 1)),
+	};
+
+	*ret_id = id;
+}
+
+static bool is_by_inode(const struct petal_peer_id *id)
+{
+	uint64_t boot;
+
+	return id->pid == 0 && id->start_ticks != 0 && boot_realm(&boot) == 0 &&
+	       id->realm_hash == boot;
+}
+
 static int check_id(const struct petal_peer_id *id)
 {
 	uint64_t here;
 	int outcome;
 
-	if (id->pid == 0 || id->pid > INT_MAX || id->realm_hash == 0 ||
-	    id->reserved != 0)
+	if (id->pid > INT_MAX || id->realm_hash == 0 || id->reserved != 0)
 		return -EINVAL;
+	if (id->pid == 0)
+		return is_by_inode(id) ? -EXDEV : -EINVAL;
 	outcome = realm(&here);
 	if (outcome)
 		return outcome;
@@ -262,15 +321,62 @@ int petal_peer_open(const struct petal_peer_id *id, struct petal_peer *ret_peer)
 	return 0;
 }
 
-/* -1 in fdinfo is one that has been waited for, 0 one we have no number for. */
+static int on_pidfs(int fd, bool *ret_yes)
+{
+	struct statfs filesystem;
+
+	if (fstatfs(fd, &filesystem))
+		return -errno;
+	*ret_yes = filesystem.f_type == PIDFS_MAGIC;
+	return 0;
+}
+
+/* Before pidfs, only the name of the anonymous inode tells. */
+static bool has_pidfd_name(int fd)
+{
+	char path[48];
+	char link[32];
+	ssize_t length;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	length = readlink(path, link, sizeof(link) - 1);
+	if (length < 0)
+		return false;
+	link[length] = '\0';
+	return strcmp(link, "anon_inode:[pidfd]") == 0;
+}
+
+static int check_pidfd(int pidfd, bool *ret_pidfs)
+{
+	int flags = fcntl(pidfd, F_GETFL);
+	int outcome;
+
+	if (flags < 0)
+		return -errno;
+	outcome = on_pidfs(pidfd, ret_pidfs);
+	if (outcome)
+		return outcome;
+	/* PIDFD_THREAD: readable when one thread ends, and others may live. */
+	if ((!*ret_pidfs && !has_pidfd_name(pidfd)) || flags & O_EXCL)
+		return -EINVAL;
+	return 0;
+}
+
+/*
+ * In fdinfo, -1 is a process that has been waited for, and 0 one that has no
+ * number in the namespace of our /proc. If that is not even our own namespace,
+ * its numbers are of no use to us, and it is as if there were none.
+ */
 static int pidfd_pid(int pidfd, int *ret_pid)
 {
 	char path[48];
 	char text[1024];
 	const char *line;
-	int outcome;
+	int outcome = proc_is_ours();
 	int pid;
 
+	if (outcome)
+		return outcome;
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
 	outcome = read_text(path, text, sizeof(text));
 	if (outcome)
@@ -284,31 +390,132 @@ static int pidfd_pid(int pidfd, int *ret_pid)
 	return 0;
 }
 
-static int identify_fd(int pidfd, struct petal_peer_id *ret_id)
+int petal_peer_identify_fd(int pidfd, struct petal_peer_id *ret_id)
 {
-	int pid;
-	int outcome = proc_is_ours();
+	struct petal_peer_id id = { 0 };
+	struct stat status;
+	bool pidfs;
+	int outcome = check_pidfd(pidfd, &pidfs);
 
-	if (!outcome)
-		outcome = pidfd_pid(pidfd, &pid);
 	if (outcome)
 		return outcome;
-	/* PIDFD_THREAD: readable when one thread ends, and others may live. */
-	if (fcntl(pidfd, F_GETFL) & O_EXCL)
-		return -EINVAL;
-	return identify(pid, pidfd, ret_id);
+	if (!pidfs)
+		return -EXDEV;
+	if (fstat(pidfd, &status))
+		return -errno;
+	outcome = boot_realm(&id.realm_hash);
+	if (outcome)
+		return outcome;
+	id.start_ticks = status.st_ino;
+	*ret_id = id;
+	return 0;
+}
+
+static int identify_unseen(int pidfd, struct petal_peer_id *ret_id)
+{
+	int dead = pidfd_dead(pidfd);
+
+	if (dead)
+		return dead < 0 ? dead : -ESRCH;
+	return petal_peer_identify_fd(pidfd, ret_id);
+}
+
+static int identify_living(int pidfd, struct petal_peer_id *ret_id)
+{
+	bool pidfs;
+	int pid;
+	int outcome = check_pidfd(pidfd, &pidfs);
+
+	if (outcome)
+		return outcome;
+	outcome = pidfd_pid(pidfd, &pid);
+	if (!outcome)
+		return identify(pid, pidfd, ret_id);
+	return outcome == -EXDEV ? identify_unseen(pidfd, ret_id) : outcome;
+}
+
+static int open_duplicate(int pidfd, struct petal_peer *ret_peer)
+{
+	ret_peer->fd = fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
+	return ret_peer->fd < 0 ? -errno : 0;
 }
 
 int petal_peer_open_fd(int pidfd, struct petal_peer *ret_peer)
 {
-	struct petal_peer peer = {
-		.fd = fcntl(pidfd, F_DUPFD_CLOEXEC, 0),
-	};
+	struct petal_peer peer;
+	int outcome = open_duplicate(pidfd, &peer);
+
+	if (outcome)
+		return outcome;
+	outcome = identify_living(peer.fd, &peer.id);
+	if (outcome) {
+		close(peer.fd);
+		return outcome;
+	}
+	*ret_peer = peer;
+	return 0;
+}
+
+static bool same_id(const struct petal_peer_id *a,
+		    const struct petal_peer_id *b)
+{
+	return a->realm_hash == b->realm_hash &&
+	       a->start_ticks == b->start_ticks && a->pid == b->pid;
+}
+
+/* In our own realm the kernel knows the process as it should call itself. */
+static int check_stated_here(int pidfd, const struct petal_peer_id *stated)
+{
+	struct petal_peer_id found;
+	int outcome = identify_living(pidfd, &found);
+
+	if (outcome)
+		return outcome == -EXDEV ? -PETAL_EAUTH : outcome;
+	return same_id(&found, stated) ? 0 : -PETAL_EAUTH;
+}
+
+/* From elsewhere, an inode can be confirmed; of the rest, only life. */
+static int check_stated_elsewhere(int pidfd, const struct petal_peer_id *stated)
+{
+	struct petal_peer_id found;
+	int dead = pidfd_dead(pidfd);
 	int outcome;
 
-	if (peer.fd < 0)
-		return -errno;
-	outcome = identify_fd(peer.fd, &peer.id);
+	if (dead)
+		return dead < 0 ? dead : -ESRCH;
+	if (!is_by_inode(stated))
+		return 0;
+	outcome = petal_peer_identify_fd(pidfd, &found);
+	if (outcome)
+		return outcome;
+	return same_id(&found, stated) ? 0 : -PETAL_EAUTH;
+}
+
+static int check_stated(int pidfd, const struct petal_peer_id *stated)
+{
+	bool pidfs;
+	int outcome = check_pidfd(pidfd, &pidfs);
+
+	if (outcome)
+		return outcome;
+	outcome = check_id(stated);
+	if (outcome == -EXDEV)
+		return check_stated_elsewhere(pidfd, stated);
+	return outcome ? outcome : check_stated_here(pidfd, stated);
+}
+
+int petal_peer_open_stated(int pidfd, const struct petal_peer_id *stated,
+			   struct petal_peer *ret_peer)
+{
+	/* It may lie in shared memory: look once. */
+	struct petal_peer peer = {
+		.id = *(const volatile struct petal_peer_id *)stated,
+	};
+	int outcome = open_duplicate(pidfd, &peer);
+
+	if (outcome)
+		return outcome;
+	outcome = check_stated(peer.fd, &peer.id);
 	if (outcome) {
 		close(peer.fd);
 		return outcome;

@@ -1,14 +1,17 @@
 #!/bin/bash
 # What embedding libpetalith.so costs its host: libc and libsodium, nothing
-# else; it can be loaded late; it leaves every signal as it was.
+# else; it can be loaded late; it leaves every signal as it was. And what it
+# costs to loan: libpetalith-arena.so has its jemalloc inside, so it needs none,
+# and shows nobody a malloc.
 #
-#   tests/linkage.sh LIBRARY LOADER [SANITIZER]
+#   tests/linkage.sh LIBRARY LOADER [SANITIZER [ARENA]]
 
 set -euo pipefail
 
 library=${1:?the library}
 loader=${2:?the program that loads it}
 sanitizer=${3:-none}
+arena=${4:-}
 
 if [[ $sanitizer != none ]]; then
 	echo "a sanitizer adds libraries and handlers of its own"
@@ -22,6 +25,11 @@ needed() {
 # Prints the libraries that have no business there.
 strangers() {
 	grep -Ev '^(libc\.so\.|libsodium\.so\.|ld-linux.*\.so\.)' || true
+}
+
+# The same for the library that loans; the last two are what jemalloc needs.
+arena_strangers() {
+	strangers | grep -Ev '^(libpetalith\.so\.|libm\.so\.|libgcc_s\.so\.)' || true
 }
 
 # Exported names that are not ours would collide with the host's.
@@ -44,5 +52,14 @@ extra=$(needed "$library" | strangers)
 
 extra=$(foreign_exports "$library")
 [[ -z $extra ]] || fail "$library exports ${extra//$'\n'/, }"
+
+if [[ -n $arena ]]; then
+	[[ $(printf 'libjemalloc.so.2\nlibm.so.6\n' | arena_strangers) == \
+		libjemalloc.so.2 ]] || fail "the check itself lets jemalloc in"
+	extra=$(needed "$arena" | arena_strangers)
+	[[ -z $extra ]] || fail "$arena needs ${extra//$'\n'/, }"
+	extra=$(foreign_exports "$arena")
+	[[ -z $extra ]] || fail "$arena exports ${extra//$'\n'/, }"
+fi
 
 "$loader" "$library" petal_strerror

@@ -175,7 +175,7 @@ static bool has_room(struct world *w, struct actor *a, uint64_t bytes)
 	else if (a->held[0].pos != w->t.primary.trim_pos)
 		share = whole / 16 * 7;
 	return a->pending_count < PENDING &&
-	       petal_mpsc_backlog(&a->base.log.ring) + bytes <= share;
+	       petal_mpsc_used(&a->base.log.ring) + bytes <= share;
 }
 
 static void source_acts(struct world *w, struct actor *a)
@@ -298,13 +298,11 @@ static void give_back(struct actor *a)
 static void stop_in_claim(struct actor *a)
 {
 	struct petal_mpsc *ring = &a->base.log.ring;
-	struct petal_mpsc_place place;
-	uint64_t tail = petal_mpsc_tail(ring);
+	uint64_t extent = petal_record_extent(200);
+	uint64_t tail;
 
-	if (petal_mpsc_room(ring, 200, &tail, &place) != 0)
-		return;
-	petal_mpsc_intend(&ring->intents[a->base.owner], tail, 200);
-	atomic_store(&ring->shared->tail, place.end);
+	if (petal_mpsc_make_room(ring, extent, &tail) == 0)
+		petal_mpsc_swap(ring, &tail, tail + extent);
 }
 
 static void die(struct world *w, struct actor *a)

@@ -159,7 +159,7 @@ static void attach__names_each_thing_that_is_wrong(void **state)
 	header->layout = PETAL_COUNTERS_LAYOUT + 1;
 	assert_outcome(petal_counters_attach(f->memory, f->bytes, &view),
 		       -PETAL_EVERSION);
-	header->magic ^= 1;
+	header->magic.bits ^= 1;
 	assert_outcome(petal_counters_attach(f->memory, f->bytes, &view),
 		       -EINVAL);
 }

@@ -26,6 +26,7 @@ static const struct {
 	{ PETAL_ENOTPRIMARY, 5009, "PETAL_ENOTPRIMARY" },
 	{ PETAL_EAUTH, 5010, "PETAL_EAUTH" },
 	{ PETAL_EDISK, 5011, "PETAL_EDISK" },
+	{ PETAL_EHUGEPAGES, 5012, "PETAL_EHUGEPAGES" },
 };
 
 #define CODES (sizeof(codes) / sizeof(codes[0]))
@@ -69,8 +70,9 @@ static void strerror__speaks_for_the_kernel_too(void **state)
 
 static void strerror__of_a_number_nobody_named_is_still_a_string(void **state)
 {
-	static const int strange[] = { INT_MIN, INT_MAX,         -4999,
-				       -5012,   PETAL_EDISK + 1, 4095 };
+	static const int strange[] = {
+		INT_MIN, INT_MAX, -4999, -5013, PETAL_EHUGEPAGES + 1, 4095
+	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(strange) / sizeof(strange[0]); i++) {

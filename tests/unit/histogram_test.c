@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The histogram of the bench programs: every sample counted, quantiles within
- * 1 % of the sample that they name, the extremes exact.
+ * Covers shm/histogram.h: every sample counted, quantiles within 1 % of the
+ * sample that they name, the extremes exact; and that a shared one, and
+ * counters beside it, are read by a process that may not write, while their owner is
+ * stopped and after he was killed.
  *
  * To run it harder: histogram_test SAMPLES, where 20000 is the default; the
  * check against sorted samples takes that many of each shape.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
+#include "tests/check.h"
 
-#include <cmocka.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
+#include "shm/counters.h"
 #include "shm/histogram.h"
+#include "shm/segment.h"
 
 static size_t sample_count = 20000;
 
@@ -271,6 +274,200 @@ static void quantile__huge_counts_do_not_overflow(void **state)
 	assert_int_equal(petal_histogram_quantile(h, 670000), 20);
 }
 
+/* ---- Shared with those who only read. ---- */
+
+static void shared__counts_what_a_private_one_counts(void **state)
+{
+	struct petal_histogram *h = *state;
+	struct petal_histogram *copy = malloc(sizeof(*copy));
+	struct petal_histogram_table *memory =
+		aligned_alloc(64, sizeof(*memory));
+	struct petal_histogram_table *writer;
+	const struct petal_histogram_table *reader;
+	char name[PETAL_HISTOGRAM_NAME_BYTES];
+	uint64_t seed = 9;
+
+	assert_non_null(copy);
+	assert_ok(petal_histogram_format(memory, sizeof(*memory), "accept_ns",
+					 &writer));
+	assert_ok(petal_histogram_attach(memory, sizeof(*memory), &reader));
+	assert_ok(petal_histogram_name(reader, name));
+	assert_string_equal(name, "accept_ns");
+	petal_histogram_read(reader, copy);
+	assert_memory_equal(copy, h, sizeof(*h));
+	for (size_t i = 0; i < sample_count; i++) {
+		uint64_t value = next_random(&seed) >> (i % 64);
+
+		petal_histogram_record(h, value);
+		petal_histogram_add(writer, value);
+	}
+	petal_histogram_read(reader, copy);
+	assert_memory_equal(copy, h, sizeof(*h));
+	free(memory);
+	free(copy);
+}
+
+static void format__refuses_what_does_not_do(void **state)
+{
+	struct petal_histogram_table *memory =
+		aligned_alloc(64, sizeof(*memory));
+	struct petal_histogram_table *writer = NULL;
+
+	(void)state;
+	assert_non_null(memory);
+	assert_outcome(petal_histogram_format(memory, sizeof(*memory) - 1, "x",
+					      &writer),
+		       -ENOSPC);
+	assert_outcome(petal_histogram_format((char *)memory + 8,
+					      sizeof(*memory), "x", &writer),
+		       -EINVAL);
+	assert_outcome(petal_histogram_format(memory, sizeof(*memory), "",
+					      &writer),
+		       -EINVAL);
+	assert_outcome(petal_histogram_format(memory, sizeof(*memory), "A",
+					      &writer),
+		       -EINVAL);
+	assert_outcome(petal_histogram_format(
+			       memory, sizeof(*memory),
+			       "thirty-two-bytes-are-one-too-many", &writer),
+		       -EINVAL);
+	assert_null(writer);
+	free(memory);
+}
+
+static void attach__names_each_thing_that_is_wrong(void **state)
+{
+	struct petal_histogram *h = *state;
+	struct petal_histogram_table *t = aligned_alloc(64, sizeof(*t));
+	const struct petal_histogram_table *reader;
+	char name[PETAL_HISTOGRAM_NAME_BYTES];
+
+	assert_ok(petal_histogram_format(t, sizeof(*t), "x", &t));
+	assert_outcome(petal_histogram_attach(t, 63, &reader), -EINVAL);
+	assert_outcome(petal_histogram_attach(t, sizeof(*t) - 1, &reader),
+		       -PETAL_EGEOMETRY);
+	assert_ok(petal_histogram_attach(t, sizeof(*t), &reader));
+	/* What is overwritten later gives numbers and no harm. */
+	memset(t->name, 'x', sizeof(t->name) + sizeof(*t) - 64);
+	assert_outcome(petal_histogram_name(reader, name), -PETAL_ECORRUPT);
+	petal_histogram_read(reader, h);
+	assert_int_equal(sum_of_buckets(h), h->count);
+	assert_true(petal_histogram_quantile(h, PETAL_HISTOGRAM_P50) <= h->max);
+	t->buckets++;
+	assert_outcome(petal_histogram_attach(t, sizeof(*t), &reader),
+		       -PETAL_EGEOMETRY);
+	t->layout++;
+	assert_outcome(petal_histogram_attach(t, sizeof(*t), &reader),
+		       -PETAL_EVERSION);
+	t->magic.bits ^= 1;
+	assert_outcome(petal_histogram_attach(t, sizeof(*t), &reader), -EINVAL);
+	free(t);
+}
+
+/* A segment with a table of counters and, behind it, a histogram. */
+enum { HISTOGRAM_AT = 4096, COUNTED = 0 };
+
+static void count_for_ever(struct petal_segment *segment)
+{
+	static const char *const names[] = { "counted" };
+	unsigned char *body = petal_segment_body(segment);
+	struct petal_histogram_table *table;
+	struct petal_counters counters;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (petal_histogram_format(body + HISTOGRAM_AT, sizeof(*table), "turn",
+				   &table) ||
+	    petal_counters_format(body, HISTOGRAM_AT, "owner", names, 1,
+				  &counters))
+		_exit(1);
+	for (uint64_t turn = 1;; turn++) {
+		petal_histogram_add(table, turn);
+		petal_counters_add(&counters, COUNTED, 1);
+	}
+}
+
+struct sight {
+	uint64_t counted;
+	uint64_t samples;
+	uint64_t max;
+};
+
+static struct sight look(const struct petal_segment *reader,
+			 struct petal_histogram *h)
+{
+	const unsigned char *body = petal_segment_body(reader);
+	const struct petal_histogram_table *table;
+	struct petal_counters_entry entry;
+	struct petal_counters_view view;
+	struct sight sight;
+
+	assert_ok(petal_counters_attach(body, HISTOGRAM_AT, &view));
+	assert_ok(petal_counters_read(&view, COUNTED, &entry));
+	assert_ok(petal_histogram_attach(body + HISTOGRAM_AT, sizeof(*table),
+					 &table));
+	petal_histogram_read(table, h);
+	assert_int_equal(sum_of_buckets(h), h->count);
+	sight.counted = entry.value;
+	sight.samples = h->count;
+	sight.max = h->max;
+	return sight;
+}
+
+static void await_counts(const struct petal_segment *reader)
+{
+	struct petal_counters_entry entry = { .value = 0 };
+	struct petal_counters_view view;
+
+	while (petal_counters_attach(petal_segment_body(reader), HISTOGRAM_AT,
+				     &view))
+		sched_yield();
+	while (entry.value < 1000)
+		assert_ok(petal_counters_read(&view, COUNTED, &entry));
+}
+
+/* Of one moment: the counter comes last, so at most one sample is ahead. */
+static void assert_whole(const struct sight *sight)
+{
+	assert_true(sight->samples - sight->counted <= 1);
+	assert_near(sight->max, sight->samples);
+}
+
+static void shared__is_read_while_its_owner_hangs_or_is_dead(void **state)
+{
+	const struct petal_segment_options options = {
+		.name = "histogram-test",
+		.body_bytes =
+			HISTOGRAM_AT + sizeof(struct petal_histogram_table),
+		.write_sealed = true,
+	};
+	struct petal_histogram *h = *state;
+	struct petal_segment segment, reader;
+	struct sight stopped, again, dead;
+	int status;
+	pid_t owner;
+
+	assert_ok(petal_segment_open(&options, &segment));
+	assert_ok(petal_segment_attach(segment.fd, false, &reader));
+	assert_false(reader.writable);
+	owner = fork();
+	if (owner == 0)
+		count_for_ever(&segment);
+	await_counts(&reader);
+	assert_int_equal(kill(owner, SIGSTOP), 0);
+	assert_int_equal(waitpid(owner, &status, WUNTRACED), owner);
+	assert_true(WIFSTOPPED(status));
+	stopped = look(&reader, h);
+	assert_whole(&stopped);
+	again = look(&reader, h);
+	assert_memory_equal(&stopped, &again, sizeof(again));
+	assert_int_equal(kill(owner, SIGKILL), 0);
+	assert_int_equal(waitpid(owner, &status, 0), owner);
+	dead = look(&reader, h);
+	assert_memory_equal(&stopped, &dead, sizeof(dead));
+	petal_segment_close(&reader);
+	petal_segment_close(&segment);
+}
+
 int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -287,6 +484,10 @@ int main(int argc, char **argv)
 		TEST(merge__equals_recording_everything_in_one),
 		TEST(merge__empty_changes_nothing),
 		TEST(quantile__huge_counts_do_not_overflow),
+		TEST(shared__counts_what_a_private_one_counts),
+		TEST(shared__is_read_while_its_owner_hangs_or_is_dead),
+		TEST(format__refuses_what_does_not_do),
+		TEST(attach__names_each_thing_that_is_wrong),
 	};
 #undef TEST
 

@@ -300,19 +300,19 @@ static void attach__refuses_what_is_no_mailbox(void **state)
 	assert_outcome(petal_mailbox_attach(memory, 64, 1, &mailbox), -EINVAL);
 	assert_outcome(petal_mailbox_attach(memory, f->bytes - 1, 1, &mailbox),
 		       -PETAL_EGEOMETRY);
-	shared->data_bytes = UINT64_MAX;
+	shared->data_bytes.bits = UINT64_MAX;
 	assert_outcome(petal_mailbox_attach(memory, f->bytes, 1, &mailbox),
 		       -PETAL_EGEOMETRY);
-	shared->data_bytes = 0;
+	shared->data_bytes.bits = 0;
 	assert_outcome(petal_mailbox_attach(memory, f->bytes, 1, &mailbox),
 		       -PETAL_EGEOMETRY);
-	shared->senders = UINT32_MAX;
+	shared->senders.bits = UINT32_MAX;
 	assert_outcome(petal_mailbox_attach(memory, f->bytes, 1, &mailbox),
 		       -PETAL_EGEOMETRY);
-	shared->layout++;
+	shared->layout.bits++;
 	assert_outcome(petal_mailbox_attach(memory, f->bytes, 1, &mailbox),
 		       -PETAL_EVERSION);
-	shared->magic = 0;
+	shared->magic.bits = 0;
 	assert_outcome(petal_mailbox_attach(memory, f->bytes, 1, &mailbox),
 		       -EINVAL);
 }
@@ -513,8 +513,8 @@ static void wait__a_message_may_come_while_it_falls_asleep(void **state)
 
 struct tired {
 	struct fixture *f;
-	_Atomic uint64_t round; /* in which the ring is full, and we send */
-	_Atomic uint64_t sent;
+	struct petal_u64 round; /* in which the ring is full, and we send */
+	struct petal_u64 sent;
 };
 
 static void *send_when_full(void *argument)
@@ -524,10 +524,10 @@ static void *send_when_full(void *argument)
 	uint64_t rounds = petal_test_rounds(20000);
 
 	for (uint64_t i = 1; i <= rounds; i++) {
-		while (atomic_load(&tired->round) < i)
+		while (petal_load(&tired->round, PETAL_SEQ_CST(ROUND)) < i)
 			sched_yield();
 		assert_ok(petal_mailbox_send(&mailbox, 1, &i, 8, soon()));
-		atomic_store(&tired->sent, i);
+		petal_store(&tired->sent, i, PETAL_SEQ_CST(ROUND));
 	}
 	return NULL;
 }
@@ -553,10 +553,10 @@ static void claim__room_may_come_while_it_falls_asleep(void **state)
 		/* Full of nothing, so that one look frees all of it. */
 		while (petal_mailbox_claim(&f->sender, 1, 8, 0, &claim) == 0)
 			assert_ok(petal_mailbox_abort(&f->sender, &claim));
-		atomic_store(&tired.round, i);
+		petal_store(&tired.round, i, PETAL_SEQ_CST(ROUND));
 		dither(&random);
 		drain(&f->actor);
-		while (atomic_load(&tired.sent) < i)
+		while (petal_load(&tired.sent, PETAL_SEQ_CST(ROUND)) < i)
 			sched_yield();
 		drain(&f->actor);
 	}
@@ -624,6 +624,36 @@ static pid_t claimant(const struct fixture *f, uint32_t number)
 	close(ready[0]);
 	close(ready[1]);
 	return pid;
+}
+
+static void fence__a_stopped_sender_holds_nobody_up(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_mailbox_claim claim;
+	struct petal_mail mail;
+	uint32_t sender = 0;
+
+	assert_outcome(petal_mailbox_fence(&f->actor, &sender),
+		       PETAL_MAILBOX_EMPTY);
+	assert_ok(petal_mailbox_claim(&f->sender, 7, 100, 0, &claim));
+	assert_ok(send_u64(&f->actor, 1));
+	assert_outcome(petal_mailbox_take(&f->actor, &mail),
+		       PETAL_MAILBOX_HELD);
+	assert_ok(petal_mailbox_fence(&f->actor, &sender));
+	assert_int_equal(sender, f->sender.ring.owner);
+	assert_takes(&f->actor, 1);
+	/* More than a lap, around what the sender may still write. */
+	memset(claim.bytes, 0xa5, 100);
+	for (uint64_t i = 0; i < DATA_BYTES / 32; i++) {
+		assert_ok(send_u64(&f->actor, i));
+		assert_takes(&f->actor, i);
+	}
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(((uint8_t *)claim.bytes)[i], 0xa5);
+	assert_outcome(petal_mailbox_publish(&f->sender, &claim), -ESTALE);
+	assert_ok(send_u64(&f->sender, 2));
+	assert_takes(&f->actor, 2);
+	assert_empty(&f->actor);
 }
 
 static void repair__a_dead_sender_holds_nobody_up(void **state)
@@ -712,6 +742,7 @@ int main(void)
 		TEST(wait__a_message_may_come_while_it_falls_asleep),
 		TEST(claim__room_may_come_while_it_falls_asleep),
 		TEST(wait__an_abort_wakes_for_what_lies_behind_it),
+		TEST(fence__a_stopped_sender_holds_nobody_up),
 		TEST(repair__a_dead_sender_holds_nobody_up),
 		TEST(death__of_both_at_any_moment_leaves_a_working_mailbox),
 	};

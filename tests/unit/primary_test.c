@@ -1295,13 +1295,13 @@ static void bury__number_is_free_again_with_a_new_session(void **state)
 static void stop_in_claim(struct trio_actor *actor, bool swapped)
 {
 	struct petal_mpsc *ring = &actor->log.ring;
-	struct petal_mpsc_place place;
-	uint64_t tail = petal_mpsc_tail(ring);
+	uint64_t extent = petal_record_extent(200);
+	uint64_t tail;
 
-	assert_ok(petal_mpsc_room(ring, 200, &tail, &place));
-	petal_mpsc_intend(&ring->intents[actor->owner], tail, 200);
+	assert_ok(petal_mpsc_make_room(ring, extent, &tail));
+	petal_mpsc_intend(&ring->intents[actor->owner], tail, tail + extent);
 	if (swapped)
-		atomic_store(&ring->shared->tail, place.end);
+		petal_store(&ring->shared->tail, tail + extent, PETAL_RELAXED);
 }
 
 static void bury__claim_without_a_name_becomes_padding(void **state)
@@ -1506,7 +1506,8 @@ static void halt__garbage_instead_of_a_record_stops_the_ring(void **state)
 	uint64_t level = trio_level(&f->t, PETAL_LEVEL_MEM3);
 
 	assert_ok(trio_claim(&f->source, 100, &claim));
-	atomic_store(&claim.record->commit, UINT64_C(0xdeadbeefdeadbeef));
+	petal_store(&claim.record->commit, UINT64_C(0xdeadbeefdeadbeef),
+		    PETAL_RELAXED);
 	trio_step(&f->t);
 	assert_outcome(f->t.step, -PETAL_ECORRUPT);
 	assert_int_equal(atomic_load(&f->t.log.marks->state), PETAL_LOG_HALTED);

@@ -62,9 +62,10 @@ static struct petal_record_durable *fill(struct fixture *f, uint64_t pos,
 	record->sequence = seed;
 	record->flags = 0;
 	record->payload_crc = petal_record_payload_crc(record, length);
-	atomic_store(&record->record.commit,
-		     petal_record_commit(PETAL_RECORD_PUBLISHED, 5,
-					 pos / LOG_BYTES));
+	petal_store(&record->record.commit,
+		    petal_record_commit(PETAL_RECORD_PUBLISHED, 5,
+					pos / LOG_BYTES),
+		    PETAL_RELAXED);
 	return record;
 }
 
@@ -162,7 +163,8 @@ static void check__does_not_look_at_the_commit_word(void **state)
 	struct fixture *f = *state;
 	struct petal_record_durable *record = append(f, 100, 1);
 
-	atomic_store(&record->record.commit, UINT64_C(0x123456789abcdef0));
+	petal_store(&record->record.commit, UINT64_C(0x123456789abcdef0),
+		    PETAL_RELAXED);
 	assert_ok(check_next(f));
 }
 
@@ -258,8 +260,9 @@ static void stamp__makes_padding_of_an_abandoned_record(void **state)
 	struct fixture *f = *state;
 	struct petal_record_durable *record = fill(f, 0, 1000, 1);
 
-	atomic_store(&record->record.commit,
-		     petal_record_commit(PETAL_RECORD_ABANDONED, 5, 0));
+	petal_store(&record->record.commit,
+		    petal_record_commit(PETAL_RECORD_ABANDONED, 5, 0),
+		    PETAL_RELAXED);
 	petal_record_stamp(record, &f->writer);
 	assert_int_equal(record->record.type, PETAL_RECORD_TYPE_PADDING);
 	assert_int_equal(record->session, 0);

@@ -214,7 +214,7 @@ static void open__more_than_the_machine_has_is_no_kill(void **state)
 	o.huge = PETAL_SEGMENT_HUGE_OFF;
 	assert_outcome(petal_segment_open(&o, &s), -ENOMEM);
 	o.huge = PETAL_SEGMENT_HUGE_REQUIRE;
-	assert_outcome(petal_segment_open(&o, &s), -ENOMEM);
+	assert_outcome(petal_segment_open(&o, &s), -PETAL_EHUGEPAGES);
 }
 
 static void volunteer_for_the_kernels_killer(void)
@@ -270,7 +270,7 @@ static void open__takes_huge_pages_or_says_that_it_did_not(void **state)
 
 	o.huge = PETAL_SEGMENT_HUGE_REQUIRE;
 	if (!huge) {
-		assert_outcome(petal_segment_open(&o, &s), -ENOMEM);
+		assert_outcome(petal_segment_open(&o, &s), -PETAL_EHUGEPAGES);
 		return;
 	}
 	assert_ok(petal_segment_open(&o, &s));
@@ -557,6 +557,7 @@ static struct petal_segment_header good_header(uint64_t total_bytes)
 		.total_bytes = total_bytes,
 		.pages = PETAL_SEGMENT_PAGES_PLAIN,
 		.page_bytes = (uint32_t)sysconf(_SC_PAGESIZE),
+		.fixed_bytes = total_bytes,
 	};
 
 	return header;
@@ -577,6 +578,9 @@ static int forge(const struct petal_segment_header *header, uint64_t bytes,
 	assert_true(fd >= 0);
 	assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
 	assert_int_equal(fallocate(fd, 0, 0, (off_t)bytes), 0);
+	/* What is allocated but was never touched may be told as a hole. */
+	for (uint64_t at = 0; at < bytes; at += 4096)
+		assert_int_equal(pwrite(fd, "", 1, (off_t)at), 1);
 	assert_int_equal(pwrite(fd, header, sizeof(*header), 0),
 			 sizeof(*header));
 	assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
@@ -589,7 +593,10 @@ static void assert_attach(int fd, int expected)
 
 	assert_true(fd >= 0);
 	assert_outcome(petal_segment_attach(fd, false, &s), expected);
-	assert_int_equal(s.fd, -7);
+	if (expected == 0)
+		petal_segment_close(&s);
+	else
+		assert_int_equal(s.fd, -7);
 	close(fd);
 }
 
@@ -679,7 +686,10 @@ static void attach__damaged_or_reserved_is_ecorrupt(void **state)
 	header.generation[3] ^= 0x10;
 	assert_attach(forge(&header, 8192, ALL_SEALS), -PETAL_ECORRUPT);
 	header = good_header(8192);
-	header.reserved[2] = 1;
+	header.reserved[12] = 1;
+	assert_forged(&header, 8192, -PETAL_ECORRUPT);
+	header = good_header(8192);
+	header.coherence = PETAL_SEGMENT_NONCOHERENT + 1;
 	assert_forged(&header, 8192, -PETAL_ECORRUPT);
 }
 
@@ -705,6 +715,42 @@ static void attach__sizes_that_lie_are_egeometry(void **state)
 	h = good_header(8192);
 	h.page_bytes = 2u << 20;
 	assert_forged(&h, 8192, -PETAL_EGEOMETRY);
+	h = good_header(8192);
+	h.backing = PETAL_SEGMENT_FILE;
+	assert_forged(&h, 8192, -PETAL_EGEOMETRY);
+	h = good_header(16384);
+	h.fixed_bytes = 12288;
+	assert_forged(&h, 16384, -PETAL_EGEOMETRY);
+}
+
+/* One that can grow: header, table, a page of body and four extents. */
+static void attach__room_for_extents_that_lies_is_egeometry(void **state)
+{
+	struct petal_segment_header good = good_header(28672);
+	struct petal_segment_header h;
+
+	(void)state;
+	good.header_bytes = 8192;
+	good.fixed_bytes = 12288;
+	good.extent_bytes = 4096;
+	assert_forged(&good, 28672, 0);
+	h = good;
+	h.extent_bytes = 12288;
+	assert_forged(&h, 28672, -PETAL_EGEOMETRY);
+	h.extent_bytes = 2048;
+	assert_forged(&h, 28672, -PETAL_EGEOMETRY);
+	h.extent_bytes = UINT64_C(1) << 63;
+	assert_forged(&h, 28672, -PETAL_EGEOMETRY);
+	h = good;
+	h.header_bytes = 4096;
+	assert_forged(&h, 28672, -PETAL_EGEOMETRY);
+	h = good;
+	h.fixed_bytes = 28672;
+	assert_forged(&h, 28672, -PETAL_EGEOMETRY);
+	h.fixed_bytes = 8192;
+	assert_forged(&h, 28672, -PETAL_EGEOMETRY);
+	h.fixed_bytes = UINT64_MAX - 4095;
+	assert_forged(&h, 28672, -PETAL_EGEOMETRY);
 }
 
 static void attach__a_hole_that_we_would_pay_for_is_enodata(void **state)
@@ -792,7 +838,7 @@ static void attach__a_signed_lie_never_exceeds_the_file(void **state)
 		uint64_t r = petal_test_random(&seed);
 		struct petal_segment other;
 
-		((unsigned char *)&lie)[r % 60] = (unsigned char)(r >> 32);
+		((unsigned char *)&lie)[r % 124] = (unsigned char)(r >> 32);
 		sign(&lie);
 		*shared = lie;
 		if (petal_segment_attach(s.fd, true, &other))
@@ -836,6 +882,7 @@ int main(void)
 		TEST(attach__another_layout_is_eversion),
 		TEST(attach__damaged_or_reserved_is_ecorrupt),
 		TEST(attach__sizes_that_lie_are_egeometry),
+		TEST(attach__room_for_extents_that_lies_is_egeometry),
 		TEST(attach__a_hole_that_we_would_pay_for_is_enodata),
 		TEST(attach__a_punched_segment_is_enodata),
 		TEST(attach__for_writing_wants_an_fd_for_writing),

@@ -1,0 +1,603 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Death at every instruction. A scene is a shape of a subject, how full it is,
+ * and one act. A child runs the act one instruction at a time; after each that
+ * changed the memory or the history, a copy is judged as if the child had died
+ * there. Then another child repairs a copy, one instruction at a time, and dies
+ * everywhere too. And where two may die: what a first victim left is the start
+ * of a second one's act.
+ *
+ *    crash [--kind NAME] [--quick] [--build LABEL]
+ *
+ * Prints one JSON line. What fails is told on stderr, with the place in the
+ * executable, which `addr2line -fie` names.
+ */
+#include "tests/crash/step.h"
+#include "tests/crash/verdict.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define SEEN_BITS 20u
+#define STEPS_MAX 200000u
+/* The quick form: how far apart two deaths are, and which repairs it steps. */
+#define QUICK_STRIDE 11u
+#define QUICK_REPAIRS 8u
+#define FAILURES_SHOWN 12u
+#define HISTORY_EVENTS 1024u
+#define JUDGE_SECONDS 20u
+
+enum level {
+	LEVEL_EMPTY,
+	LEVEL_ONE,
+	LEVEL_HALF,
+	LEVEL_FULL,
+	LEVEL_TURNED, /* half full, and the ring has been round once */
+	LEVEL_COUNT,
+};
+
+static const char *const level_names[LEVEL_COUNT] = {
+	"empty", "one", "half full", "full", "half full, second lap",
+};
+
+/* Who was there, by the number of their histories. */
+enum witness {
+	WITNESS_FILLER,
+	WITNESS_READER,
+	WITNESS_FIRST = WITNESS_READER + PARTIES_MAX,
+	WITNESS_SECOND,
+	WITNESS_COUNT,
+};
+
+struct scene {
+	const struct subject *subject;
+	const struct shape *shape;
+	const struct act *act;
+	const struct act *before; /* in which another died first, or NULL */
+	enum level level;
+	bool repairing;
+	unsigned step;
+	uint64_t place;
+};
+
+struct crash {
+	struct scene scene;
+	uint64_t bytes;
+	uint8_t *memory; /* shared with the victim */
+	uint8_t *before; /* how it was one instruction ago */
+	uint8_t *mended; /* shared with a repairer */
+	uint8_t *copy;   /* for the verdict */
+	struct history *histories[WITNESS_COUNT]; /* shared with the victim */
+	struct casualties dead;
+	uint64_t *seen;
+	uint64_t points;
+	uint64_t states;
+	uint64_t verdicts;
+	uint64_t failed;
+	const char *build;
+	bool quick;
+};
+
+static struct crash crash;
+
+/* ---- telling ---- */
+
+static void tell(const char *why)
+{
+	const struct scene *scene = &crash.scene;
+
+	if (crash.failed++ >= FAILURES_SHOWN)
+		return;
+	fprintf(stderr,
+		"crash: %s, %s, %s, %s%s%s%s: death after instruction %u, "
+		"place 0x%" PRIx64 ": %s\n",
+		scene->subject->name, crash.build, scene->shape->name,
+		level_names[scene->level],
+		scene->before ? ", beside one dead in " : "",
+		scene->before ? scene->before->name : "",
+		scene->repairing ? ", repairing" : "", scene->step,
+		scene->place, why);
+	fprintf(stderr, "crash:    the act was '%s'\n", scene->act->name);
+}
+
+/* Repair that hangs or crashes is a failure like others, but ends the run. */
+static void on_signal(int number)
+{
+	tell(number == SIGALRM ? "no end" : "the survivor crashed");
+	_exit(1);
+}
+
+static void *shared(uint64_t bytes)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED) {
+		perror("crash: mmap");
+		exit(2);
+	}
+	return memory;
+}
+
+/* ---- which states were seen ---- */
+
+static uint64_t mixed(uint64_t state, const void *bytes, uint64_t count)
+{
+	const uint8_t *at = bytes;
+
+	for (uint64_t i = 0; i + 8 <= count; i += 8) {
+		uint64_t word = message_get(at + i);
+
+		state = (state ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+		state ^= state >> 32;
+	}
+	return state;
+}
+
+static uint64_t state_hash(const uint8_t *memory, bool with_histories)
+{
+	const struct scene *scene = &crash.scene;
+	uint64_t state =
+		mixed((uint64_t)(uintptr_t)scene->shape, memory, crash.bytes);
+
+	state = mixed(state, &crash.dead, sizeof(crash.dead));
+	if (!with_histories)
+		return state | 1;
+	for (unsigned i = 0; i < WITNESS_COUNT; i++)
+		state = mixed(state, crash.histories[i]->events,
+			      crash.histories[i]->count * 8);
+	return state ^ 2;
+}
+
+/* Whether it is new. A table too full forgets nothing and learns nothing. */
+static bool first_time(uint64_t hash)
+{
+	uint64_t mask = (UINT64_C(1) << SEEN_BITS) - 1;
+
+	for (uint64_t i = 0; i < 64; i++) {
+		uint64_t *slot = &crash.seen[(hash + i) & mask];
+
+		if (*slot == hash)
+			return false;
+		if (*slot == 0) {
+			*slot = hash;
+			return true;
+		}
+	}
+	return true;
+}
+
+/* ---- judging ---- */
+
+static void judge(const uint8_t *memory)
+{
+	static struct verdict verdict;
+
+	verdict.subject = crash.scene.subject;
+	verdict.shape = crash.scene.shape;
+	verdict.memory = crash.copy;
+	verdict.dead = crash.dead;
+	verdict.history_count = WITNESS_COUNT;
+	memcpy(verdict.histories, crash.histories, sizeof(crash.histories));
+	memcpy(crash.copy, memory, crash.bytes);
+	crash.verdicts++;
+	alarm(JUDGE_SECONDS);
+	if (verdict_reach(&verdict))
+		tell(verdict.why);
+	alarm(0);
+}
+
+static void note_place(pid_t child)
+{
+	crash.scene.place = step_place(child);
+}
+
+static struct party repairer;
+
+static void repairer_prepare(void)
+{
+	static uint64_t space[sizeof(struct history) / 8 + 64];
+	struct history *history = (struct history *)(void *)space;
+
+	history_init(history, VERDICT_NUMBER, 64);
+	party_init(&repairer, crash.scene.subject, crash.scene.shape,
+		   crash.mended, CONSUMER,
+		   subject_spare(crash.scene.subject, 0), history);
+	memcpy(crash.mended, crash.memory, crash.bytes);
+}
+
+static int repair_mended(void)
+{
+	int outcome = repairer.subject->join(&repairer);
+
+	return outcome ? outcome
+		       : repairer.subject->repair(&repairer, &crash.dead);
+}
+
+static void repair_once(void *argument)
+{
+	(void)argument;
+	if (repair_mended())
+		_exit(1);
+}
+
+/* Most deaths leave nothing to be repaired, so no repairer can die of them. */
+static bool repair_matters(void)
+{
+	repairer_prepare();
+	alarm(JUDGE_SECONDS);
+	repair_mended();
+	alarm(0);
+	return memcmp(crash.mended, crash.memory, crash.bytes) != 0;
+}
+
+/* The repairer dies everywhere as well; another one repairs after it. */
+static void repair_in_steps(void)
+{
+	struct scene outer = crash.scene;
+	uint8_t *before = crash.copy + crash.bytes;
+	pid_t child;
+
+	repairer_prepare();
+	memcpy(before, crash.memory, crash.bytes);
+	crash.scene.repairing = true;
+	step_watch(crash.mended, crash.bytes);
+	child = step_start(repair_once, NULL);
+	for (unsigned i = 1; i < STEPS_MAX; i++) {
+		enum step step = step_once(child);
+
+		if (step == STEP_ENDED)
+			break;
+		crash.scene.step = i;
+		crash.points++;
+		if (step != STEP_RUNNING) {
+			tell("the repairer fails");
+			break;
+		}
+		if (memcmp(before, crash.mended, crash.bytes) == 0)
+			continue;
+		memcpy(before, crash.mended, crash.bytes);
+		note_place(child);
+		if (!first_time(state_hash(crash.mended, true)))
+			continue;
+		crash.states += first_time(state_hash(crash.mended, false));
+		judge(crash.mended);
+	}
+	step_watch(crash.memory, crash.bytes);
+	crash.scene = outer;
+}
+
+/* ---- the act ---- */
+
+static struct party victim;
+
+static void act_once(void *argument)
+{
+	const struct act *act = argument;
+	int outcome = victim.subject->join(&victim);
+
+	if (outcome == 0)
+		outcome = act->run(&victim);
+	if (outcome < 0)
+		history_add(victim.history, EVENT_ODD, (uint64_t)-outcome);
+}
+
+static pid_t victim_start(const struct act *act, enum witness witness)
+{
+	const struct scene *scene = &crash.scene;
+	unsigned index = 0;
+	uint32_t bit;
+
+	/* A second victim of the same role has a place of its own, if any. */
+	if (witness == WITNESS_SECOND && scene->before->role == act->role)
+		index = 1;
+	bit = UINT32_C(1) << index;
+	if (act->role == PRODUCER)
+		crash.dead.producers |= bit;
+	else
+		crash.dead.consumers |= bit;
+	history_init(crash.histories[witness], 10 + witness, HISTORY_EVENTS);
+	crash.histories[witness]->dead = true;
+	party_init(&victim, scene->subject, scene->shape, crash.memory,
+		   act->role, index, crash.histories[witness]);
+	step_watch(crash.memory, crash.bytes);
+	return step_start(act_once, (void *)(uintptr_t)act);
+}
+
+static void death_here(pid_t child)
+{
+	note_place(child);
+	if (!first_time(state_hash(crash.memory, true)))
+		return;
+	judge(crash.memory);
+	if (!first_time(state_hash(crash.memory, false)))
+		return;
+	crash.states++;
+	if (crash.quick && crash.scene.before &&
+	    crash.states % QUICK_REPAIRS != 0)
+		return;
+	if (repair_matters())
+		repair_in_steps();
+}
+
+/* Step one act to its end; @visit at each change, with the step's number. */
+static unsigned act_in_steps(pid_t child, const struct history *history,
+			     void (*visit)(pid_t child))
+{
+	uint64_t events = UINT64_MAX;
+	unsigned i;
+
+	memset(crash.before, 0, crash.bytes);
+	for (i = 1; i < STEPS_MAX; i++) {
+		enum step step = step_once(child);
+
+		if (step == STEP_ENDED)
+			return i;
+		crash.scene.step = i;
+		crash.points++;
+		if (step != STEP_RUNNING) {
+			tell("the victim broke down by itself");
+			return i;
+		}
+		if (history->count == events &&
+		    memcmp(crash.before, crash.memory, crash.bytes) == 0)
+			continue;
+		events = history->count;
+		memcpy(crash.before, crash.memory, crash.bytes);
+		visit(child);
+	}
+	tell("the act has no end");
+	step_kill(child);
+	return i;
+}
+
+/* ---- the start ---- */
+
+static int act_times(struct party *party, uint64_t times)
+{
+	int outcome = ACT_DONE;
+
+	for (uint64_t i = 0; i < times && outcome == ACT_DONE; i++)
+		outcome = party_act(party);
+	return outcome;
+}
+
+static int drain_all(struct party *readers, unsigned count, uint64_t times)
+{
+	int outcome = 0;
+
+	for (unsigned i = 0; i < count && outcome >= 0; i++)
+		outcome = act_times(&readers[i], times);
+	return outcome;
+}
+
+static int fill_to(struct party *filler, struct party *readers, unsigned count,
+		   enum level level)
+{
+	uint64_t room = filler->subject->room(filler->shape);
+	uint64_t sent;
+	int outcome;
+
+	if (level == LEVEL_TURNED) {
+		/* Up to full, down to empty, and once more to the half. */
+		outcome = act_times(filler, UINT64_MAX);
+		if (outcome >= 0)
+			outcome = drain_all(readers, count, UINT64_MAX);
+		if (outcome < 0)
+			return outcome;
+		level = LEVEL_HALF;
+	}
+	if (level == LEVEL_EMPTY)
+		return 0;
+	if (level == LEVEL_FULL)
+		return act_times(filler, UINT64_MAX);
+	outcome = act_times(filler, level == LEVEL_ONE ? 1 : UINT64_MAX);
+	if (outcome < 0 || level == LEVEL_ONE)
+		return outcome;
+	sent = filler->next - 1;
+	return drain_all(readers, count, sent < room ? sent / 4 + 1 : room / 2);
+}
+
+static void start(void)
+{
+	static struct party filler, readers[PARTIES_MAX];
+	const struct scene *scene = &crash.scene;
+	const struct subject *subject = scene->subject;
+	const struct shape *shape = scene->shape;
+	unsigned count = subject->broadcast ? shape->consumers : 1;
+	int err;
+
+	for (unsigned i = 0; i < WITNESS_COUNT; i++) {
+		history_init(crash.histories[i], 10 + i, HISTORY_EVENTS);
+		/* They are gone by now; a late head is allowed to them. */
+		crash.histories[i]->dead = true;
+	}
+	crash.dead = (struct casualties){ 0, 0 };
+	/* Readers of a broadcast hold up others until they are repaired. */
+	if (subject->broadcast)
+		crash.dead.consumers = (UINT32_C(1) << count) - 1;
+	memset(crash.memory, 0, crash.bytes);
+	err = subject->format(crash.memory, shape);
+	party_init(&filler, subject, shape, crash.memory, PRODUCER, 0,
+		   crash.histories[WITNESS_FILLER]);
+	if (!err)
+		err = subject->join(&filler);
+	for (unsigned i = 0; i < count && !err; i++) {
+		party_init(&readers[i], subject, shape, crash.memory, CONSUMER,
+			   i, crash.histories[WITNESS_READER + i]);
+		err = subject->join(&readers[i]);
+	}
+	if (!err)
+		err = fill_to(&filler, readers, count, scene->level);
+	if (err < 0) {
+		fprintf(stderr, "crash: %s, %s: no start: %d\n", subject->name,
+			shape->name, err);
+		exit(2);
+	}
+}
+
+static void scene_play(void)
+{
+	pid_t child;
+
+	start();
+	child = victim_start(crash.scene.act, WITNESS_FIRST);
+	act_in_steps(child, crash.histories[WITNESS_FIRST], death_here);
+}
+
+/* ---- two deaths ---- */
+
+static unsigned changes_left;
+
+/* Stop the first victim at the change that was asked for. */
+static void stop_at_change(pid_t child)
+{
+	if (changes_left > 0 && --changes_left == 0)
+		step_kill(child);
+}
+
+/* Whether the first victim died at its change number @change. */
+static bool first_dies_at(unsigned change)
+{
+	pid_t child = victim_start(crash.scene.before, WITNESS_FIRST);
+	uint64_t events = UINT64_MAX;
+
+	changes_left = change;
+	memset(crash.before, 0, crash.bytes);
+	while (step_once(child) == STEP_RUNNING) {
+		crash.points++;
+		if (crash.histories[WITNESS_FIRST]->count == events &&
+		    memcmp(crash.before, crash.memory, crash.bytes) == 0)
+			continue;
+		events = crash.histories[WITNESS_FIRST]->count;
+		memcpy(crash.before, crash.memory, crash.bytes);
+		stop_at_change(child);
+		if (changes_left == 0)
+			return true;
+	}
+	return false;
+}
+
+static void pair_play(unsigned stride)
+{
+	for (unsigned change = 2;; change += stride) {
+		pid_t child;
+
+		start();
+		if (!first_dies_at(change))
+			return;
+		child = victim_start(crash.scene.act, WITNESS_SECOND);
+		act_in_steps(child, crash.histories[WITNESS_SECOND],
+			     death_here);
+	}
+}
+
+/* Whether two may be at it at the same time. */
+static bool may_pair(const struct act *before, const struct act *act)
+{
+	const struct shape *shape = crash.scene.shape;
+
+	if (before->role != act->role)
+		return crash.scene.subject->repairer != act->role ||
+		       before->role == PRODUCER;
+	return (act->role == PRODUCER ? shape->producers : shape->consumers) >
+	       1;
+}
+
+/* ---- all of it ---- */
+
+static void shape_play(const struct subject *subject, unsigned which)
+{
+	struct scene *scene = &crash.scene;
+
+	*scene = (struct scene){ .subject = subject,
+				 .shape = &subject->shapes[which] };
+	for (unsigned i = 0; i < subject->act_count; i++) {
+		scene->act = &subject->acts[i];
+		for (unsigned level = 0; level < LEVEL_COUNT; level++) {
+			scene->level = (enum level)level;
+			scene_play();
+		}
+	}
+	for (unsigned i = 0; i < subject->act_count; i++) {
+		for (unsigned j = 0; j < subject->act_count; j++) {
+			scene->before = &subject->acts[i];
+			scene->act = &subject->acts[j];
+			if (!may_pair(scene->before, scene->act))
+				continue;
+			scene->level = which % 2 ? LEVEL_TURNED : LEVEL_HALF;
+			pair_play(crash.quick ? QUICK_STRIDE : 1);
+		}
+	}
+}
+
+static void subject_play(const struct subject *subject)
+{
+	for (unsigned i = 0; i < subject->stepped; i++) {
+		uint64_t bytes = subject->bytes(&subject->shapes[i]);
+
+		crash.bytes = bytes;
+		crash.memory = shared(bytes);
+		crash.mended = shared(bytes);
+		crash.before = shared(bytes);
+		crash.copy = shared(2 * bytes);
+		shape_play(subject, i);
+		munmap(crash.memory, bytes);
+		munmap(crash.mended, bytes);
+		munmap(crash.before, bytes);
+		munmap(crash.copy, 2 * bytes);
+	}
+}
+
+static void prepare(void)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+
+	for (unsigned i = 0; i < WITNESS_COUNT; i++)
+		crash.histories[i] = shared(history_bytes(HISTORY_EVENTS));
+	crash.seen = calloc(UINT64_C(1) << SEEN_BITS, sizeof(uint64_t));
+	if (!crash.seen)
+		abort();
+	sigaction(SIGALRM, &action, NULL);
+	sigaction(SIGSEGV, &action, NULL);
+	sigaction(SIGABRT, &action, NULL);
+	sigaction(SIGBUS, &action, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	const char *kind = NULL;
+	unsigned cpu = 0;
+
+	crash.build = "";
+	for (int i = 1; i < argc; i++) {
+		bool more = i + 1 < argc;
+
+		if (strcmp(argv[i], "--quick") == 0)
+			crash.quick = true;
+		else if (more && strcmp(argv[i], "--kind") == 0)
+			kind = argv[++i];
+		else if (more && strcmp(argv[i], "--build") == 0)
+			crash.build = argv[++i];
+		else if (more && strcmp(argv[i], "--cpu") == 0)
+			cpu = (unsigned)strtoul(argv[++i], NULL, 10);
+		else
+			return 2;
+	}
+	step_pin(cpu);
+	prepare();
+	for (unsigned i = 0; i < subject_count; i++)
+		if (!kind || strcmp(kind, subjects[i]->name) == 0)
+			subject_play(subjects[i]);
+	printf("{\"kind\":\"%s\",\"build\":\"%s\",\"tried\":%" PRIu64
+	       ",\"states\":%" PRIu64 ",\"verdicts\":%" PRIu64
+	       ",\"failed\":%" PRIu64 "}\n",
+	       kind ? kind : "all", crash.build, crash.points, crash.states,
+	       crash.verdicts, crash.failed);
+	return crash.failed != 0;
+}

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/crash/history.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * Two passes over all events. The first learns what producers tried, and what
+ * came of it; the second, once for each queue, counts who got what. A delivery
+ * is final when its consumer lives, or had released it before it died; it is
+ * vague when the consumer died in the release, or had released it but is
+ * allowed to have said so late. One that a dead consumer did not release is
+ * neither, and has to come again.
+ */
+
+enum fate {
+	FATE_TRIED = 1,
+	FATE_ACKED = 2,
+	FATE_VOID = 4,
+};
+
+struct message {
+	uint8_t fate;
+	uint8_t finals;
+	uint8_t vague;
+	uint8_t seen;
+};
+
+struct producer {
+	uint32_t last;   /* the highest sequence that was tried */
+	uint64_t first;  /* where its messages start in the table */
+	uint32_t high;   /* the highest sequence got for the first time */
+	uint32_t stream; /* the last one that this consumer got */
+};
+
+struct check {
+	struct history *const *histories;
+	unsigned count;
+	const struct history_rules *rules;
+	char *why;
+	struct producer *producers;
+	struct message *messages;
+	uint64_t message_count;
+};
+
+size_t history_bytes(uint64_t capacity)
+{
+	return sizeof(struct history) + capacity * sizeof(uint64_t);
+}
+
+void history_init(struct history *history, uint32_t number, uint64_t capacity)
+{
+	history->number = number;
+	history->dead = false;
+	history->capacity = capacity;
+	history->count = 0;
+}
+
+static int wrong(struct check *check, const char *what, uint64_t id,
+		 const struct history *history)
+{
+	char source[32] = "";
+
+	if (history)
+		snprintf(source, sizeof(source), ", says party %" PRIu32,
+			 history->number);
+	snprintf(check->why, 200,
+		 "%s: message %" PRIu64 " of party %" PRIu64 "%s", what,
+		 id & UINT32_MAX, id >> HISTORY_SEQUENCE_BITS, source);
+	return 1;
+}
+
+static struct message *message_of(struct check *check, uint64_t id)
+{
+	uint64_t number = id >> HISTORY_SEQUENCE_BITS;
+	uint32_t sequence = (uint32_t)id;
+
+	if (number >= HISTORY_NUMBERS || sequence == 0 ||
+	    sequence > check->producers[number].last)
+		return NULL;
+	return &check->messages[check->producers[number].first + sequence - 1];
+}
+
+static int producers_count(struct check *check)
+{
+	for (unsigned i = 0; i < check->count; i++) {
+		const struct history *history = check->histories[i];
+
+		for (uint64_t j = 0; j < history->count; j++) {
+			uint64_t id = event_id(history->events[j]);
+			uint64_t number = id >> HISTORY_SEQUENCE_BITS;
+
+			if (event_kind(history->events[j]) != EVENT_TRY)
+				continue;
+			if (number != history->number)
+				return wrong(check, "foreign", id, history);
+			if ((uint32_t)id > check->producers[number].last)
+				check->producers[number].last = (uint32_t)id;
+		}
+	}
+	for (unsigned number = 0; number < HISTORY_NUMBERS; number++) {
+		check->producers[number].first = check->message_count;
+		check->message_count += check->producers[number].last;
+	}
+	return 0;
+}
+
+static int fates_learn(struct check *check, const struct history *history)
+{
+	if (history->count == history->capacity)
+		return wrong(check, "no room in the history after", 0, history);
+	for (uint64_t j = 0; j < history->count; j++) {
+		uint64_t id = event_id(history->events[j]);
+		enum event kind = event_kind(history->events[j]);
+		struct message *message;
+
+		if (kind == EVENT_TORN)
+			return wrong(check, "torn", id, history);
+		if (kind == EVENT_ODD) {
+			snprintf(check->why, 200,
+				 "party %" PRIu32 " met error %" PRId64,
+				 history->number, -(int64_t)id);
+			return 1;
+		}
+		if (kind > EVENT_VOID)
+			continue;
+		message = message_of(check, id);
+		if (!message)
+			return wrong(check, "never tried", id, history);
+		message->fate |= (uint8_t)(1u << (kind - EVENT_TRY));
+	}
+	return 0;
+}
+
+static uint64_t dones_of(const struct history *history)
+{
+	uint64_t dones = 0;
+
+	for (uint64_t j = 0; j < history->count; j++)
+		dones += event_kind(history->events[j]) == EVENT_DONE;
+	return dones;
+}
+
+/* What was acknowledged from one sequence to before another, and passed by. */
+static int passed_by(struct check *check, const struct history *history,
+		     uint64_t number, uint32_t from, uint32_t to)
+{
+	const struct producer *producer = &check->producers[number];
+
+	for (uint32_t sequence = from; sequence < to; sequence++)
+		if (check->messages[producer->first + sequence - 1].fate &
+		    FATE_ACKED)
+			return wrong(check, "lost",
+				     number << HISTORY_SEQUENCE_BITS | sequence,
+				     history);
+	return 0;
+}
+
+static int order_keep(struct check *check, const struct history *history,
+		      uint64_t id, const struct message *message)
+{
+	uint64_t number = id >> HISTORY_SEQUENCE_BITS;
+	struct producer *producer = &check->producers[number];
+	uint32_t before = producer->stream;
+
+	if ((uint32_t)id <= before)
+		return wrong(check, "out of order", id, history);
+	producer->stream = (uint32_t)id;
+	if (check->rules->broadcast)
+		return before ? passed_by(check, history, number, before + 1,
+					  (uint32_t)id)
+			      : 0;
+	if (message->seen || !check->rules->in_turn)
+		return 0;
+	if ((uint32_t)id < producer->high)
+		return wrong(check, "late", id, history);
+	producer->high = (uint32_t)id;
+	return 0;
+}
+
+static int got(struct check *check, const struct history *history, uint64_t id,
+	       enum event kind)
+{
+	struct message *message = message_of(check, id);
+
+	if (!message || !(message->fate & FATE_TRIED))
+		return wrong(check, "phantom", id, history);
+	if (message->fate & FATE_VOID)
+		return wrong(check, "void, and got", id, history);
+	if (kind == EVENT_GOT && order_keep(check, history, id, message))
+		return 1;
+	message->seen = 1;
+	message->finals += !history->dead;
+	return 0;
+}
+
+/* What a consumer said of a message after it got it. */
+static int freed(struct check *check, const struct history *history,
+		 uint64_t id, enum event kind, uint64_t dones_left)
+{
+	struct message *message = message_of(check, id);
+
+	if (!message)
+		return wrong(check, "freed, and never tried", id, history);
+	if (kind == EVENT_LATE) {
+		message->finals -= !history->dead;
+		return 0;
+	}
+	if (!history->dead)
+		return 0;
+	message->vague = 1;
+	message->finals += kind == EVENT_DONE &&
+			   dones_left >= check->rules->late;
+	return 0;
+}
+
+static int stream_follow(struct check *check, const struct history *history)
+{
+	uint64_t dones = dones_of(history);
+	int bad = 0;
+
+	for (unsigned number = 0; number < HISTORY_NUMBERS; number++)
+		check->producers[number].stream = 0;
+	for (uint64_t j = 0; j < history->count && !bad; j++) {
+		uint64_t id = event_id(history->events[j]);
+		enum event kind = event_kind(history->events[j]);
+
+		dones -= kind == EVENT_DONE;
+		if (kind == EVENT_GOT || kind == EVENT_AGAIN)
+			bad = got(check, history, id, kind);
+		else if (kind == EVENT_FREE || kind == EVENT_DONE ||
+			 kind == EVENT_LATE)
+			bad = freed(check, history, id, kind, dones);
+	}
+	return bad;
+}
+
+/* Nothing twice for good, and nothing gone. */
+static int sums_check(struct check *check)
+{
+	for (unsigned number = 0; number < HISTORY_NUMBERS; number++) {
+		struct producer *producer = &check->producers[number];
+
+		for (uint32_t i = 0; i < producer->last; i++) {
+			struct message *message =
+				&check->messages[producer->first + i];
+			uint64_t id = (uint64_t)number
+					      << HISTORY_SEQUENCE_BITS |
+				      (i + 1);
+
+			if (message->finals > 1)
+				return wrong(check, "doubled", id, NULL);
+			if ((message->fate & FATE_ACKED) && !message->finals &&
+			    !message->vague)
+				return wrong(check, "lost", id, NULL);
+		}
+	}
+	return 0;
+}
+
+static bool is_consumer(const struct history *history)
+{
+	for (uint64_t j = 0; j < history->count; j++)
+		if (event_kind(history->events[j]) == EVENT_GOT ||
+		    event_kind(history->events[j]) == EVENT_AGAIN)
+			return true;
+	return false;
+}
+
+/* A reader that has ended has got the last of each producer it knows. */
+static int reader_ends(struct check *check, const struct history *history)
+{
+	int bad = 0;
+
+	if (history->dead)
+		return 0;
+	for (unsigned number = 0; number < HISTORY_NUMBERS && !bad; number++) {
+		const struct producer *producer = &check->producers[number];
+
+		if (producer->stream)
+			bad = passed_by(check, history, number,
+					producer->stream + 1,
+					producer->last + 1);
+	}
+	return bad;
+}
+
+static int streams_check(struct check *check)
+{
+	int bad = 0;
+
+	for (unsigned i = 0; i < check->count && !bad; i++) {
+		if (!is_consumer(check->histories[i]))
+			continue;
+		bad = stream_follow(check, check->histories[i]);
+		if (!bad && check->rules->broadcast)
+			bad = reader_ends(check, check->histories[i]);
+	}
+	if (bad || check->rules->broadcast)
+		return bad;
+	return sums_check(check);
+}
+
+static int check_run(struct check *check)
+{
+	int bad = producers_count(check);
+
+	if (bad)
+		return bad;
+	check->messages =
+		calloc(check->message_count + 1, sizeof(*check->messages));
+	if (!check->messages)
+		return -ENOMEM;
+	for (unsigned i = 0; i < check->count && !bad; i++)
+		bad = fates_learn(check, check->histories[i]);
+	return bad ? bad : streams_check(check);
+}
+
+int history_check(struct history *const *histories, unsigned count,
+		  const struct history_rules *rules, char *ret_why)
+{
+	struct check check = {
+		.histories = histories,
+		.count = count,
+		.rules = rules,
+		.why = ret_why,
+		.producers = calloc(HISTORY_NUMBERS, sizeof(struct producer)),
+	};
+	int bad = check.producers ? check_run(&check) : -ENOMEM;
+
+	free(check.messages);
+	free(check.producers);
+	return bad;
+}
