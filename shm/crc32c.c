@@ -17,11 +17,10 @@
 #include "shm/crc32c.h"
 
 #include <endian.h>
-#include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 
-typedef uint32_t crc32c_path(uint32_t state, const uint8_t *bytes,
-			     size_t length);
+#include "shm/atomic.h"
 
 /*
  * BASIS of table k, value b: the state that the byte 1 << b leaves when k zero
@@ -134,8 +133,8 @@ three_streams(uint64_t state, const uint8_t *bytes, size_t stream_bytes,
 						multiply(second, past_1));
 }
 
-TARGET_SSE42 static uint32_t path_sse42(uint32_t state32, const uint8_t *bytes,
-					size_t length)
+TARGET_SSE42 static uint32_t path_fast(uint32_t state32, const uint8_t *bytes,
+				       size_t length)
 {
 	uint64_t state = state32;
 
@@ -156,48 +155,51 @@ TARGET_SSE42 static uint32_t path_sse42(uint32_t state32, const uint8_t *bytes,
 	return (uint32_t)state;
 }
 
-static crc32c_path *path_best(void)
+static bool fast_serves(void)
 {
 	/* Needed where a constructor of another library calls us first. */
 	__builtin_cpu_init();
-	if (__builtin_cpu_supports("sse4.2") &&
-	    __builtin_cpu_supports("pclmul"))
-		return path_sse42;
-	return path_table;
+	return __builtin_cpu_supports("sse4.2") &&
+	       __builtin_cpu_supports("pclmul");
 }
 
 #else
 
-static crc32c_path *path_best(void)
+static uint32_t path_fast(uint32_t state, const uint8_t *bytes, size_t length)
 {
-	return path_table;
+	return path_table(state, bytes, length);
+}
+
+static bool fast_serves(void)
+{
+	return false;
 }
 
 #endif
 
-static uint32_t path_choose(uint32_t state, const uint8_t *bytes,
-			    size_t length);
+/* Which of them serves here, once somebody has asked the processor. */
+enum path { PATH_UNKNOWN, PATH_TABLE, PATH_FAST };
 
-/*
- * Relaxed is enough: every thread that chooses chooses the same, and what the
- * pointer leads to is code and constants, which nobody ever writes.
- */
-static _Atomic(crc32c_path *) path_now = path_choose;
+static struct petal_u32 path_now;
 
-static uint32_t path_choose(uint32_t state, const uint8_t *bytes, size_t length)
+/* Relaxed is enough: every thread that chooses chooses the same. */
+static enum path path_choose(void)
 {
-	crc32c_path *best = path_best();
+	enum path path = fast_serves() ? PATH_FAST : PATH_TABLE;
 
-	atomic_store_explicit(&path_now, best, memory_order_relaxed);
-	return best(state, bytes, length);
+	petal_store(&path_now, path, PETAL_RELAXED);
+	return path;
 }
 
 uint32_t petal_crc32c(uint32_t crc, const void *bytes, size_t length)
 {
-	crc32c_path *path =
-		atomic_load_explicit(&path_now, memory_order_relaxed);
+	uint32_t path = petal_load(&path_now, PETAL_RELAXED);
 
-	return ~path(~crc, bytes, length);
+	if (path == PATH_UNKNOWN)
+		path = path_choose();
+	if (path == PATH_TABLE)
+		return ~path_table(~crc, bytes, length);
+	return ~path_fast(~crc, bytes, length);
 }
 
 uint32_t petal_crc32c_portable(uint32_t crc, const void *bytes, size_t length)
@@ -207,5 +209,5 @@ uint32_t petal_crc32c_portable(uint32_t crc, const void *bytes, size_t length)
 
 const char *petal_crc32c_path(void)
 {
-	return path_best() == path_table ? "table" : "sse4.2";
+	return fast_serves() ? "sse4.2" : "table";
 }
