@@ -23,6 +23,8 @@
 #include "rings/spsc.h"
 #include "shm/barrier.h"
 #include "shm/clock.h"
+#include "shm/ledger.h"
+#include "shm/ref.h"
 
 #define ALWAYS static inline __attribute__((always_inline))
 
@@ -63,6 +65,10 @@ struct leg {
 	uint8_t *in;
 	struct petal_spsc to;
 	struct petal_spsc from;
+	struct petal_ledger ledger; /* of a loan */
+	struct petal_ref ref;       /* of the buffer, while it is ours */
+	uint8_t *range;
+	uint64_t theirs_bit; /* of the other side, as a holder */
 	struct petal_doorbell *mine;
 	struct petal_doorbell *theirs;
 	uint64_t looks;
@@ -212,6 +218,94 @@ ALWAYS int bell_receive(struct leg *leg, uint64_t sequence, uint64_t bytes)
 	return ring_take(leg, slot, sequence, bytes);
 }
 
+/* Slots that are the payload: filled and read where they lie. */
+
+ALWAYS int place_send(struct leg *leg, uint64_t sequence, uint64_t bytes)
+{
+	uint8_t *slot;
+
+	while (!(slot = petal_spsc_claim(&leg->to)))
+		if (is_over(leg))
+			return -EINTR;
+	memcpy(slot, &sequence, sizeof(sequence));
+	memcpy(slot + bytes - sizeof(sequence), &sequence, sizeof(sequence));
+	petal_spsc_publish(&leg->to);
+	return 0;
+}
+
+ALWAYS int place_receive(struct leg *leg, uint64_t sequence, uint64_t bytes)
+{
+	uint64_t first, last;
+	const uint8_t *slot;
+
+	while (!(slot = petal_spsc_peek(&leg->from)))
+		if (is_over(leg))
+			return -EINTR;
+	memcpy(&first, slot, sizeof(first));
+	memcpy(&last, slot + bytes - sizeof(last), sizeof(last));
+	petal_spsc_release(&leg->from);
+	return first == sequence && last == sequence ? 0 : -EBADMSG;
+}
+
+/*
+ * Loans. One buffer goes back and forth: the ledger always knows whose it is,
+ * and the message is its reference. Of the payload, each side writes and reads
+ * the first and the last word.
+ */
+
+#define LOAN_BYTES (UINT64_C(1) << 20)
+#define LOAN_GRANULE_BYTES 4096u
+
+ALWAYS uint64_t *loan_word(const struct leg *leg, uint64_t at)
+{
+	return (uint64_t *)(void *)(leg->range + petal_ref_offset(leg->ref) +
+				    at);
+}
+
+ALWAYS int loan_send(struct leg *leg, uint64_t sequence, uint64_t bytes)
+{
+	struct petal_ref ref = leg->ref;
+	void *slot;
+	int err;
+
+	while (!(slot = petal_spsc_claim(&leg->to)))
+		if (is_over(leg))
+			return -EINTR;
+	*loan_word(leg, 0) = sequence;
+	*loan_word(leg, bytes - sizeof(sequence)) = sequence;
+	err = petal_ledger_forward(&leg->ledger, ref, leg->theirs_bit);
+	if (err < 0)
+		return err;
+	memcpy(slot, &ref, sizeof(ref));
+	petal_spsc_publish(&leg->to);
+	return 0;
+}
+
+ALWAYS int loan_receive(struct leg *leg, uint64_t sequence, uint64_t bytes)
+{
+	const void *slot;
+	int err;
+
+	while (!(slot = petal_spsc_peek(&leg->from)))
+		if (is_over(leg))
+			return -EINTR;
+	memcpy(&leg->ref, slot, sizeof(leg->ref));
+	/* Both will be written next, and nothing of it depends on accept. */
+	__builtin_prefetch(loan_word(leg, 0), 1);
+	__builtin_prefetch(loan_word(leg, bytes - sizeof(sequence)), 1);
+	err = petal_ledger_accept(&leg->ledger, leg->ref);
+	if (err == 0)
+		err = petal_ledger_check(&leg->ledger, leg->ref, bytes);
+	petal_spsc_release(&leg->from);
+	if (err < 0)
+		return err;
+	return *loan_word(leg, 0) == sequence &&
+			       *loan_word(leg, bytes - sizeof(sequence)) ==
+				       sequence
+		       ? 0
+		       : -EBADMSG;
+}
+
 /* Futexes. Not private ones: the word is shared between processes. */
 
 ALWAYS int futex_send(struct leg *leg, uint64_t sequence, uint64_t bytes)
@@ -310,6 +404,8 @@ PAIR_OF(ring64, ring, 64)
 PAIR_OF(ring256, ring, 256)
 PAIR_OF(ring1k, ring, 1024)
 PAIR_OF(ring4k, ring, 4096)
+PAIR_OF(place1m, place, LOAN_BYTES)
+PAIR_OF(loan1m, loan, LOAN_BYTES)
 PAIR_OF(futex, futex, 0)
 PAIR_OF(bell8, bell, 8)
 PAIR_OF(bell64, bell, 64)
@@ -318,7 +414,7 @@ PAIR_OF(bell64, bell, 64)
 
 static struct petal_spsc_geometry geometry_of(const struct rtt_play *play)
 {
-	uint64_t bytes = play->bytes ? play->bytes : 8;
+	uint64_t bytes = play->bytes && !play->loan ? play->bytes : 8;
 	uint64_t slots = RING_BYTES / bytes;
 
 	return (struct petal_spsc_geometry){
@@ -335,6 +431,41 @@ static uint64_t way_bytes(const struct rtt_play *play)
 				     : petal_spsc_bytes(&geometry);
 
 	return (bytes + 4095) / 4096 * 4096;
+}
+
+/* Behind both ways: the ledger, then what it keeps. */
+
+static const struct petal_ledger_geometry ledger_geometry = {
+	.range_bytes = LOAN_BYTES,
+	.granule_bytes = LOAN_GRANULE_BYTES,
+	.entries = 1,
+};
+
+static uint64_t ledger_bytes(void)
+{
+	return (petal_ledger_bytes(&ledger_geometry) + 4095) / 4096 * 4096;
+}
+
+static uint8_t *ledger_at(const struct rtt_play *play, void *memory)
+{
+	return (uint8_t *)memory + MEDIA + 2 * way_bytes(play);
+}
+
+/* The client is the owner and holder 0, the server holder 1. */
+static int take_loan(struct leg *leg, void *memory, bool server)
+{
+	uint8_t *ledger = ledger_at(leg->play, memory);
+	int err = petal_ledger_attach(ledger, ledger_bytes(), server,
+				      &leg->ledger);
+
+	leg->range = ledger + ledger_bytes();
+	leg->theirs_bit = server ? 1 : 2;
+	if (err < 0 || server)
+		return err;
+	err = petal_ledger_own(&leg->ledger);
+	if (err < 0)
+		return err;
+	return petal_ledger_lend(&leg->ledger, 0, 0, LOAN_BYTES, &leg->ref);
 }
 
 static int take_side(struct leg *leg, void *memory, bool server)
@@ -357,8 +488,10 @@ static int take_side(struct leg *leg, void *memory, bool server)
 	err = petal_spsc_attach(leg->out, bytes, PETAL_SPSC_PRODUCER, &leg->to);
 	if (err < 0)
 		return err;
-	return petal_spsc_attach(leg->in, bytes, PETAL_SPSC_CONSUMER,
-				 &leg->from);
+	err = petal_spsc_attach(leg->in, bytes, PETAL_SPSC_CONSUMER,
+				&leg->from);
+	return err < 0 || !leg->play->loan ? err
+					   : take_loan(leg, memory, server);
 }
 
 static int set_up(const struct rtt_play *play, void *memory)
@@ -372,7 +505,17 @@ static int set_up(const struct rtt_play *play, void *memory)
 	err = petal_spsc_format(media, &geometry);
 	if (err < 0)
 		return err;
-	return petal_spsc_format(media + way_bytes(play), &geometry);
+	err = petal_spsc_format(media + way_bytes(play), &geometry);
+	if (err < 0 || !play->loan)
+		return err;
+	return petal_ledger_format(ledger_at(play, memory), &ledger_geometry);
+}
+
+/* All that one pair shares. */
+static uint64_t court_bytes(const struct rtt_play *play)
+{
+	return MEDIA + 2 * way_bytes(play) +
+	       (play->loan ? ledger_bytes() + LOAN_BYTES : 0);
 }
 
 static _Noreturn void run_child(const struct rtt_play *play, void *memory,
@@ -467,7 +610,7 @@ int rtt_run_leg(const struct petal_contest *contest,
 		const struct rtt_play *play, uint64_t leg_ns,
 		struct petal_histogram *histogram)
 {
-	uint64_t stride = MEDIA + 2 * way_bytes(play);
+	uint64_t stride = court_bytes(play);
 	uint64_t bytes = stride * play->crowd;
 	pid_t children[2 * CROWD] = { 0 };
 	uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -505,6 +648,13 @@ int rtt_run_leg(const struct petal_contest *contest,
 		.server = name##_server,                                       \
 	}
 
+#define LOAN(name, n, text)                                                    \
+	{                                                                      \
+		.impl = "petal-loan", .remark = text, .wait = "spin",          \
+		.loan = true, .bytes = n, .crowd = 1, .client = name##_client, \
+		.server = name##_server,                                       \
+	}
+
 #define FUTEX(pairs)                                            \
 	{                                                       \
 		.impl = "futex-floor", .remark = "no payload",  \
@@ -518,6 +668,10 @@ const struct rtt_play rtt_plays[][2] = {
 	{ FLOOR(lines, 5), OURS(ring256, 256, "spin", 1, "5 lines") },
 	{ FLOOR(lines, 17), OURS(ring1k, 1024, "spin", 1, "17 lines") },
 	{ FLOOR(lines, 65), OURS(ring4k, 4096, "spin", 1, "65 lines") },
+	{ FLOOR(line2, 2), OURS(place1m, LOAN_BYTES, "spin", 1,
+				"in place; first and last word touched") },
+	{ FLOOR(line2, 2), LOAN(loan1m, LOAN_BYTES,
+				"by the ledger; first and last word touched") },
 	{ FUTEX(1), OURS(bell8, 8, "sleep", 1, "a doorbell each way") },
 	{ FUTEX(1), OURS(bell64, 64, "sleep", 1, "a doorbell each way") },
 	{ FUTEX(CROWD),

@@ -24,6 +24,8 @@ struct leg;
 
 /**
  * struct rtt_play - one way of bouncing
+ * @bytes: of payload; of a loan, of the buffer to which the message refers
+ * @loan: the message is the reference of a buffer, which changes hands
  * @lines: of a floor: how many each way; 0: ours
  * @crowd: pairs at once, of which one is measured
  */
@@ -32,6 +34,7 @@ struct rtt_play {
 	const char *remark;
 	const char *wait;
 	bool floor;
+	bool loan;
 	uint64_t bytes;
 	unsigned lines;
 	unsigned crowd;
