@@ -252,7 +252,7 @@ static int run_turn(struct run *run, struct entry *entry, bool spin,
 	double p50_ns;
 	int err;
 
-	if (entry->fault)
+	if (entry->fault || (entry->who->polls && !spin))
 		return 0;
 	entry->fault = run_leg(run, entry, spin, run->contest->leg_ns);
 	p50_ns = leg_p50_ns(run);
@@ -461,6 +461,8 @@ static const char *refusal_of(const struct run *run, const struct entry *entry,
 	if (spin && !contest->crowd && contest->cpus[0] == contest->cpus[1])
 		return "not run: a spinning pair on one cpu measures the "
 		       "scheduler (--one-cpu runs it)";
+	if (entry->who->polls && !spin && !entry->fault)
+		return "not run: it polls and cannot sleep";
 	if (!entry->fault || entry->total->count > 0)
 		return NULL;
 	snprintf(text, size, "not run: %s%s%s", petal_strerror(entry->fault),

@@ -46,6 +46,7 @@ struct petal_contest;
  * @version: of what it runs on; the caller's memory; NULL: the kernel's
  * @remark: ends the note of its rows; the caller's memory, "" if none
  * @peer: something that a user could take instead of us
+ * @polls: it cannot sleep, and is measured only where it spins
  * @bytes: of payload that a trip moves each way; 0 for none
  * @open: start the server in @pair, without threads; 0 or -errno
  * @join: connect to it, threads allowed; NULL if there is nothing to do
@@ -61,6 +62,7 @@ struct petal_contender {
 	const char *version;
 	const char *remark;
 	bool peer;
+	bool polls;
 	uint64_t bytes;
 	int (*open)(struct petal_contender *contender,
 		    const struct petal_contest *contest);

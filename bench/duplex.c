@@ -11,12 +11,14 @@
 /* How often a spinning side finds nothing before it asks who is there. */
 #define LOOKS (1u << 22)
 
-static int receive(struct petal_duplex *duplex, const struct petal_pair *pair)
+static int receive(struct petal_duplex *duplex, struct petal_pair *pair)
 {
 	int err;
 
 	/* The way to wait is asked each time, so that a spinner can stop. */
 	do {
+		if (duplex->polls && !petal_pair_spinning(pair))
+			petal_pair_rest(pair);
 		err = duplex->receive(duplex, duplex->buffer, duplex->bytes,
 				      petal_pair_spinning(pair));
 	} while (err == -EAGAIN || err == -EINTR);
@@ -99,6 +101,9 @@ static int open_duplex(struct petal_contender *contender,
 		 (long)getpid(), duplex->impl);
 	if (duplex->prepare)
 		err = duplex->prepare(duplex);
+	/* Some can be asked only now. */
+	if (duplex->version)
+		contender->version = duplex->version;
 	if (err == 0)
 		err = petal_pair_open(&contender->pair, contest->cpus[1], serve,
 				      duplex);
@@ -136,6 +141,7 @@ struct petal_contender petal_duplex_contender(struct petal_duplex *duplex)
 		.version = duplex->version,
 		.remark = duplex->remark ? duplex->remark : "",
 		.peer = true,
+		.polls = duplex->polls,
 		.open = open_duplex,
 		.join = join_duplex,
 		.trip = trip,

@@ -349,6 +349,7 @@ static size_t fill_group(struct petal_flow_contender *rows, unsigned producers)
 	fanin_peer_ck(&rows[count++], producers);
 	fanin_peer_rte(&rows[count++], producers, 1, false);
 	fanin_peer_rte(&rows[count++], producers, 1, true);
+	fanin_peer_erl(&rows[count++], producers);
 	rows[count++] = mpsc_row(producers, BATCH);
 	rows[count++] = mpsc_row(producers, RUN);
 	rows[count++] = lanes_row(producers, FANIN_BULK);
@@ -360,7 +361,7 @@ static size_t fill_group(struct petal_flow_contender *rows, unsigned producers)
 int main(int argc, char **argv)
 {
 	static const unsigned producers[] = { 1, 2, 4, 8, 16 };
-	struct petal_flow_contender rows[5 * 11];
+	struct petal_flow_contender rows[5 * 12];
 	size_t count = 0;
 
 	for (size_t i = 0; i < sizeof(producers) / sizeof(*producers); i++)

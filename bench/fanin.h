@@ -72,4 +72,9 @@ void fanin_peer_ck(struct petal_flow_contender *ret_row, unsigned producers);
 void fanin_peer_rte(struct petal_flow_contender *ret_row, unsigned producers,
 		    unsigned bulk, bool relaxed);
 
+/**
+ * fanin_peer_erl() - processes of an Erlang machine, which is a child of ours
+ */
+void fanin_peer_erl(struct petal_flow_contender *ret_row, unsigned producers);
+
 #endif

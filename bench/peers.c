@@ -4,11 +4,18 @@
 #include <errno.h>
 
 #include "bench/duplex.h"
+#include "bench/peers_grpc.h"
 
 /* NULL where the build has left its file out. */
+extern struct petal_duplex petal_duplex_iceoryx __attribute__((weak));
 extern struct petal_duplex petal_duplex_nanomsg __attribute__((weak));
 extern struct petal_duplex petal_duplex_nng __attribute__((weak));
+extern struct petal_duplex petal_duplex_ofi __attribute__((weak));
+extern struct petal_duplex petal_duplex_ucx __attribute__((weak));
 extern struct petal_duplex petal_duplex_zmq __attribute__((weak));
+
+/* The same function, which may be missing here. */
+extern __typeof__(petal_peers_grpc) petal_peers_grpc __attribute__((weak));
 
 struct peer {
 	struct petal_duplex *duplex;
@@ -35,6 +42,16 @@ static struct petal_contender absent(const struct peer *peer)
 	};
 }
 
+static size_t grpc_peers(struct petal_contender *contenders)
+{
+	static const struct peer missing = { NULL, "grpc", "libgrpc++-dev" };
+
+	if (petal_peers_grpc)
+		return petal_peers_grpc(contenders);
+	contenders[0] = absent(&missing);
+	return 1;
+}
+
 size_t petal_peers(struct petal_contender *contenders)
 {
 	const struct peer peers[] = {
@@ -45,6 +62,9 @@ size_t petal_peers(struct petal_contender *contenders)
 		{ &petal_duplex_zmq, "zeromq", "libzmq3-dev" },
 		{ &petal_duplex_nng, "nng", "libnng-dev" },
 		{ &petal_duplex_nanomsg, "nanomsg", "libnanomsg-dev" },
+		{ &petal_duplex_iceoryx, "iceoryx", "libiceoryx-posh-dev" },
+		{ &petal_duplex_ucx, "ucx-shm", "libucx-dev" },
+		{ &petal_duplex_ofi, "libfabric-shm", "libfabric-dev" },
 	};
 	size_t count = sizeof(peers) / sizeof(*peers);
 
@@ -53,5 +73,5 @@ size_t petal_peers(struct petal_contender *contenders)
 			peers[i].duplex
 				? petal_duplex_contender(peers[i].duplex)
 				: absent(&peers[i]);
-	return count;
+	return count + grpc_peers(contenders + count);
 }

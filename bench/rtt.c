@@ -334,6 +334,7 @@ static int run_contest(const struct petal_contest *contest)
 static int run_both(struct bout *bout)
 {
 	cpu_set_t cpus;
+	int fault;
 	int err;
 
 	if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
@@ -341,11 +342,14 @@ static int run_both(struct bout *bout)
 	err = petal_row_machine_print(&bout->sink);
 	if (err == 0)
 		err = petal_pair_pin(bout->contest->cpus[0]);
-	if (err == 0)
-		err = run_bouts(bout);
+	if (err < 0)
+		return err;
+	/* A bout that broke says so in its row; the peers run all the same. */
+	fault = run_bouts(bout);
 	if (sched_setaffinity(0, sizeof(cpus), &cpus) != 0)
 		return -errno;
-	return err < 0 ? err : run_contest(bout->contest);
+	err = run_contest(bout->contest);
+	return fault < 0 ? fault : err;
 }
 
 static int bout_init(struct bout *bout, const struct petal_contest *contest)

@@ -14,6 +14,10 @@ static bool is_power_of_two(uint64_t x)
 	return x != 0 && (x & (x - 1)) == 0;
 }
 
+/* Positions never wrap: what is left above these lasts for centuries. */
+#define START_POS_MAX (UINT64_MAX - (UINT64_C(1) << 62))
+#define POS_MAX (UINT64_MAX - (UINT64_C(1) << 61))
+
 static bool is_shape(const struct petal_bcast_geometry *shape)
 {
 	bool spills = shape->spills > 0;
@@ -30,7 +34,7 @@ static bool is_shape(const struct petal_bcast_geometry *shape)
 				 shape->spill_bytes <= shape->data_bytes
 		       : shape->spill_bytes == 0) &&
 	       shape->start_pos % PETAL_BCAST_ALIGN == 0 &&
-	       shape->start_pos <= UINT64_MAX - (UINT64_C(1) << 62);
+	       shape->start_pos <= START_POS_MAX;
 }
 
 static uint64_t table_bytes(uint32_t readers)
@@ -87,6 +91,9 @@ int petal_bcast_format(void *memory,
 
 	if (!is_shape(geometry) || (uintptr_t)memory % PETAL_RECORD_ALIGN != 0)
 		return -EINVAL;
+	/* Seats are words that all hosts would have to swap. */
+	if (geometry->coherence != PETAL_SEGMENT_COHERENT)
+		return -EOPNOTSUPP;
 
 	map = map_of(memory, geometry);
 	limit = limit_for(geometry->start_pos, geometry->data_bytes);
@@ -198,7 +205,7 @@ int petal_bcast_attach(void *memory, uint64_t bytes,
 	/* [TAIL] Acquire: there is a header at tail. */
 	ring.tail = petal_load(&ring.map.shared->tail, PETAL_ACQUIRE(TAIL));
 	limit = petal_load(&ring.map.shared->limit, PETAL_RELAXED);
-	if (ring.tail % PETAL_BCAST_ALIGN != 0 ||
+	if (ring.tail % PETAL_BCAST_ALIGN != 0 || ring.tail > POS_MAX ||
 	    limit % ring.chunk_bytes != 0 ||
 	    limit - ring.tail > ring.map.data_bytes)
 		return -PETAL_ECORRUPT;
@@ -299,14 +306,26 @@ static void look(struct petal_bcast *ring, uint32_t seat)
 					   ring->tail);
 }
 
-/* Whether a copy of @bytes fits; looks at the reader only if it seems not to */
+/*
+ * Whether a copy of @bytes fits. The tail comes out of shared memory: one that
+ * is behind the reader, or further ahead than the area is long, fits nothing.
+ */
+static bool spill_has_room(const struct petal_bcast *ring, uint32_t seat,
+			   uint64_t tail, uint64_t bytes)
+{
+	uint64_t used = tail - ring->known[seat].spill_pos;
+
+	return used <= ring->map.spill_bytes &&
+	       bytes <= ring->map.spill_bytes - used;
+}
+
+/* The same; looks at the reader only if it seems not to. */
 static bool spill_fits(struct petal_bcast *ring, uint32_t seat, uint64_t tail,
 		       uint64_t bytes)
 {
 	struct petal_bcast_known *known = &ring->known[seat];
 
-	if (tail + bytes - known->spill_pos > ring->map.spill_bytes &&
-	    known->cursor) {
+	if (!spill_has_room(ring, seat, tail, bytes) && known->cursor) {
 		/* [DRAIN] Acquire: copies before it have been read. */
 		uint64_t place =
 			petal_load(&known->cursor->spill, PETAL_ACQUIRE(DRAIN));
@@ -314,7 +333,7 @@ static bool spill_fits(struct petal_bcast *ring, uint32_t seat, uint64_t tail,
 		known->spill_pos = petal_bcast_place_pos(
 			place, known->word, known->spill_pos, tail);
 	}
-	return tail + bytes - known->spill_pos <= ring->map.spill_bytes;
+	return spill_has_room(ring, seat, tail, bytes);
 }
 
 static bool spill_one(struct petal_bcast *ring, uint32_t seat,

@@ -12,6 +12,7 @@
 #include "rings/record.h"
 #include "shm/atomic.h"
 #include "shm/error.h"
+#include "shm/segment.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -138,6 +139,7 @@ struct petal_bcast_geometry {
 	uint32_t readers;     /* seats: 1 to PETAL_BCAST_READERS_MAX */
 	uint32_t spills;      /* how many of them have a spill area */
 	uint64_t start_pos;   /* of the first record; a multiple of 16 */
+	enum petal_segment_coherence coherence; /* of its segment */
 };
 
 enum petal_bcast_policy {
@@ -263,7 +265,8 @@ uint64_t petal_bcast_bytes(const struct petal_bcast_geometry *geometry);
  * petal_bcast_format() - make an empty ring
  * @memory: petal_bcast_bytes(), 64-byte aligned; what was there is lost
  *
- * Return: 0, or -EINVAL for a shape out of range or memory not aligned.
+ * Return: 0; -EINVAL for a shape out of range or memory not aligned;
+ * -EOPNOTSUPP for a segment that is not coherent: see rings/spsc.h.
  */
 int petal_bcast_format(void *memory,
 		       const struct petal_bcast_geometry *geometry);

@@ -43,15 +43,15 @@ uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell)
 {
 	/* [SEEN] Acquire: what rang before this number, we shall test. */
 	uint32_t seen = petal_load(&doorbell->sequence, PETAL_ACQUIRE(SEEN));
-	uint32_t armed = petal_load(&doorbell->armed, PETAL_RELAXED);
 
 	/*
 	 * [ARM] Release: the sequence was taken before, so that whoever
-	 * answers this arm moves it on from what we have seen.
+	 * answers this arm moves it on from what we have seen. Another number
+	 * first, then odd: a loop of swaps until both are done at once would
+	 * give a peer the means to hold us here.
 	 */
-	while (!petal_cas(&doorbell->armed, &armed, (armed | 1) + 2,
-			  PETAL_ACQ_REL(ARM)))
-		;
+	petal_add(&doorbell->armed, 2, PETAL_ACQ_REL(ARM));
+	petal_or(&doorbell->armed, 1, PETAL_ACQ_REL(ARM));
 	/* [WAKE] What a ringer stored and has not seen us for, we now see. */
 	if (petal_barrier_heavy() != 0)
 		petal_store(&recheck, 1, PETAL_RELAXED);

@@ -76,6 +76,9 @@ int petal_mpmc_format(void *memory, const struct petal_mpmc_geometry *geometry)
 	if (petal_mpmc_bytes(geometry) == 0 ||
 	    (uintptr_t)memory % PETAL_MPMC_LINE_BYTES != 0)
 		return -EINVAL;
+	/* Hosts that share no caches cannot compare and swap. */
+	if (geometry->coherence != PETAL_SEGMENT_COHERENT)
+		return -EOPNOTSUPP;
 
 	/* Whatever was here before is no ring until we are done. */
 	petal_store(&shared->magic, 0, PETAL_RELAXED);
@@ -153,9 +156,8 @@ int petal_mpmc_attach(void *memory, uint64_t bytes, uint32_t owner,
 
 	ring = view_of(memory, &shape);
 	ring.owner = owner;
-	/* [HINT] Acquire: as whoever follows them. */
-	ring.claim_pos = petal_load(&ring.shared->tail, PETAL_ACQUIRE(HINT));
-	ring.take_pos = petal_load(&ring.shared->head, PETAL_ACQUIRE(HINT));
+	ring.claim_pos = petal_load(&ring.shared->tail, PETAL_RELAXED);
+	ring.take_pos = petal_load(&ring.shared->head, PETAL_RELAXED);
 	ring.head_shown = ring.take_pos;
 	/* Two notices behind, so that the first peek looks at every slot. */
 	notice = petal_load(&ring.shared->returned, PETAL_RELAXED);
@@ -188,8 +190,8 @@ static int claim_follow(struct petal_mpmc *ring, uint64_t word, int64_t ahead)
 {
 	uint64_t pos = ring->claim_pos;
 	uint64_t next = pos + ((uint64_t)ahead << ring->lap_shift) + 1;
-	/* [HINT] Acquire: what is before it is given out for us, too. */
-	uint64_t hint = petal_load(&ring->shared->tail, PETAL_ACQUIRE(HINT));
+	/* What is before it is given out, and that it remains. */
+	uint64_t hint = petal_load(&ring->shared->tail, PETAL_RELAXED);
 
 	if (petal_mpmc_state(word) == PETAL_MPMC_FREE)
 		next -= ring->slot_count;
@@ -206,7 +208,9 @@ static int claim_follow(struct petal_mpmc *ring, uint64_t word, int64_t ahead)
 static int claim_pass(struct petal_mpmc *ring)
 {
 	uint64_t pos = ring->claim_pos;
-	uint64_t most = ring->slot_count < LOOKS ? ring->slot_count : LOOKS;
+	uint64_t most = ring->slot_count <= PETAL_MPMC_HELD_MAX
+				? ring->slot_count
+				: PETAL_MPMC_HELD_MAX + 1;
 	uint64_t held, word;
 
 	for (held = 1; held < most; held++) {
@@ -251,8 +255,7 @@ static int claim_doubt(struct petal_mpmc *ring, uint64_t word, int64_t ahead)
 		       PETAL_ACQUIRE(DRAIN)))
 		return 0;
 	ring->claim_pos += (uint64_t)ahead << ring->lap_shift;
-	/* [HINT] Release: as claim. */
-	petal_store(&ring->shared->tail, ring->claim_pos, PETAL_RELEASE(HINT));
+	petal_store(&ring->shared->tail, ring->claim_pos, PETAL_RELAXED);
 	return -PETAL_ECORRUPT;
 }
 
@@ -324,10 +327,8 @@ static void pending_drop(struct petal_mpmc *ring, uint32_t index)
  * published that one, had published before it what it claimed before it. So
  * the earliest that is there now has none of its own producer's before it.
  */
-static bool peek_pending(struct petal_mpmc *ring,
-			 struct petal_mpmc_view *ret_view)
+static bool pending_find(struct petal_mpmc *ring, uint64_t *ret_pos)
 {
-	uint64_t pos = 0, word = 0;
 	uint32_t found = UINT32_MAX;
 
 	for (uint32_t i = ring->pending_count; i-- > 0;) {
@@ -338,19 +339,36 @@ static bool peek_pending(struct petal_mpmc *ring,
 
 		if (now == petal_mpmc_published(ring, at)) {
 			found = i;
-			pos = at;
-			word = now;
 		} else if (petal_mpmc_state(now) != PETAL_MPMC_CLAIMED ||
 			   petal_mpmc_ahead(ring, now, at) != 0) {
 			pending_drop(ring, i);
 			found -= found != UINT32_MAX;
 		}
 	}
-	if (found == UINT32_MAX || !petal_mpmc_take(ring, pos, word, ret_view))
+	if (found == UINT32_MAX)
 		return false;
+	*ret_pos = ring->pending[found];
 	pending_drop(ring, found);
-	petal_mpmc_show_head(ring, first_open(ring));
 	return true;
+}
+
+/*
+ * If another took it before us, there may be one behind it, and no later one
+ * may be taken before that. Each round drops one, so that there is an end.
+ */
+static bool peek_pending(struct petal_mpmc *ring,
+			 struct petal_mpmc_view *ret_view)
+{
+	uint64_t pos;
+
+	while (pending_find(ring, &pos)) {
+		if (!petal_mpmc_take(ring, pos, petal_mpmc_published(ring, pos),
+				     ret_view))
+			continue;
+		petal_mpmc_show_head(ring, first_open(ring));
+		return true;
+	}
+	return false;
 }
 
 static void scan_begin(struct petal_mpmc *ring, uint64_t notice)
@@ -375,16 +393,23 @@ static bool peek_returned(struct petal_mpmc *ring, uint64_t notice,
 	if (ring->scan_left == 0 || ring->scan_notice != notice)
 		scan_begin(ring, notice);
 	for (unsigned looks = 0; looks < LOOKS && ring->scan_left; looks++) {
-		uint64_t index = ring->scan_index++ & (ring->slot_count - 1);
+		uint64_t index = ring->scan_index & (ring->slot_count - 1);
 		/* [FILL] Acquire: the message comes with the word. */
 		uint64_t word = petal_load(petal_mpmc_at(ring, index),
 					   PETAL_ACQUIRE(FILL));
 		uint64_t pos = petal_mpmc_lap_of(word) << ring->lap_shift;
+		bool is_returned = petal_mpmc_state(word) ==
+				   PETAL_MPMC_RETURNED;
+		bool is_ours = is_returned && petal_mpmc_take(ring, pos | index,
+							      word, ret_view);
 
+		/* Perhaps it was only passed, and waits for us still. */
+		if (is_returned && !is_ours)
+			continue;
+		ring->scan_index++;
 		if (--ring->scan_left == 0)
 			ring->returned_seen = ring->scan_notice;
-		if (petal_mpmc_state(word) == PETAL_MPMC_RETURNED &&
-		    petal_mpmc_take(ring, pos | index, word, ret_view))
+		if (is_ours)
 			return true;
 	}
 	return false;
@@ -396,8 +421,8 @@ static void peek_follow(struct petal_mpmc *ring, uint64_t word, int64_t ahead)
 	uint64_t count = ring->slot_count;
 	uint64_t pos = ring->take_pos;
 	uint64_t next = pos + 1;
-	/* [HINT] Acquire: what is before it is taken for us, too. */
-	uint64_t hint = petal_load(&ring->shared->head, PETAL_ACQUIRE(HINT));
+	/* What is before it is taken, and that it remains. */
+	uint64_t hint = petal_load(&ring->shared->head, PETAL_RELAXED);
 	uint64_t laps = petal_mpmc_state(word) == PETAL_MPMC_FREE ? 2 : 1;
 	uint64_t far =
 		pos + ((uint64_t)ahead << ring->lap_shift) - laps * count + 1;
@@ -410,13 +435,15 @@ static void peek_follow(struct petal_mpmc *ring, uint64_t word, int64_t ahead)
 	ring->take_pos = next;
 }
 
-/* No slot is further behind than a lap: a hint has lied. Look once more. */
+/*
+ * No slot is further behind than a lap: a hint has lied, or come before what
+ * it speaks of. Look once more.
+ */
 static void peek_doubt(struct petal_mpmc *ring, int64_t ahead)
 {
 	ring->pending_count = 0;
 	ring->take_pos += ((uint64_t)ahead << ring->lap_shift);
-	/* [HINT] Release: as peek. */
-	petal_store(&ring->shared->head, ring->take_pos, PETAL_RELEASE(HINT));
+	petal_store(&ring->shared->head, ring->take_pos, PETAL_RELAXED);
 }
 
 /* Nothing more to take; is it the end, or only for now? */
@@ -608,48 +635,75 @@ static uint64_t word_after(uint64_t word, bool is_dead)
 	return word;
 }
 
+/* What repair and fence have to do with each slot. */
+struct clearing {
+	const uint64_t *owners;
+	bool is_dead;
+	bool has_returned;
+	uint64_t fence; /* its number */
+};
+
+/*
+ * Whether a message was taken in the knowledge of this fence, or of a later
+ * one: then it stays. Taken from there, it could come to the same hands again
+ * under the same tag, and be taken for what they had before.
+ */
+static bool is_newer(const struct petal_mpmc *ring, uint64_t word,
+		     uint64_t fence)
+{
+	const struct petal_mpmc_owner *line =
+		&ring->owner_lines[petal_mpmc_owner_of(word)];
+	/* [TAG] Loaded after the word: not older than what its taker knew. */
+	uint64_t fences = petal_load(&line->fences, PETAL_RELAXED);
+	uint64_t tag = word >> PETAL_MPMC_TAG_SHIFT;
+
+	return petal_mpmc_state(word) == PETAL_MPMC_TAKEN &&
+	       ((tag - fence) & 63) <= ((fences - fence) & 63);
+}
+
 /* 1 if the slot was changed, 0 if not, -EAGAIN. */
 static int clear_slot(struct petal_mpmc *ring, uint64_t index,
-		      const uint64_t *owners, bool is_dead, bool *returned)
+		      struct clearing *clearing)
 {
 	struct petal_u64 *slot = petal_mpmc_at(ring, index);
-	uint64_t word = petal_load(slot, PETAL_RELAXED);
 
 	for (unsigned tries = 0; tries < PETAL_MPMC_TRIES; tries++) {
+		/* [TAG] Acquire: the fences that its taker knew. */
+		uint64_t word = petal_load(slot, PETAL_ACQUIRE(TAG));
 		uint64_t next = word;
 
 		/* Also another's, who may have died before the notice. */
 		if (petal_mpmc_state(word) == PETAL_MPMC_RETURNED)
-			*returned = true;
-		else if (has(owners, petal_mpmc_owner_of(word)))
-			next = word_after(word, is_dead);
+			clearing->has_returned = true;
+		else if (has(clearing->owners, petal_mpmc_owner_of(word)) &&
+			 (clearing->is_dead ||
+			  !is_newer(ring, word, clearing->fence)))
+			next = word_after(word, clearing->is_dead);
 		if (next == word)
 			return 0;
 		/* [TAG] Release: the fence was counted before. */
 		if (petal_cas(slot, &word, next, PETAL_RELEASE(TAG))) {
-			*returned |= petal_mpmc_state(next) ==
-				     PETAL_MPMC_RETURNED;
+			clearing->has_returned |= petal_mpmc_state(next) ==
+						  PETAL_MPMC_RETURNED;
 			return 1;
 		}
 	}
 	return -EAGAIN;
 }
 
-static int clear_all(struct petal_mpmc *ring, const uint64_t *owners,
-		     bool is_dead)
+static int clear_all(struct petal_mpmc *ring, struct clearing *clearing)
 {
-	bool returned = false;
 	int changed = 0, err = 0;
 
 	for (uint64_t i = 0; i < ring->slot_count; i++) {
-		int outcome = clear_slot(ring, i, owners, is_dead, &returned);
+		int outcome = clear_slot(ring, i, clearing);
 
 		if (outcome < 0)
 			err = outcome;
 		else if (changed < INT32_MAX)
 			changed += outcome;
 	}
-	if (returned)
+	if (clearing->has_returned)
 		notice_change(ring, 0);
 	return err ? err : changed;
 }
@@ -657,19 +711,24 @@ static int clear_all(struct petal_mpmc *ring, const uint64_t *owners,
 int petal_mpmc_repair(struct petal_mpmc *ring,
 		      const uint64_t dead[PETAL_MPMC_OWNERS_MAX / 64])
 {
-	return clear_all(ring, dead, true);
+	struct clearing clearing = { .owners = dead, .is_dead = true };
+
+	return clear_all(ring, &clearing);
 }
 
 int petal_mpmc_fence(struct petal_mpmc *ring, uint32_t owner)
 {
 	uint64_t owners[PETAL_MPMC_OWNERS_MAX / 64] = { 0 };
+	struct clearing clearing = { .owners = owners };
 
 	if (owner >= ring->owners)
 		return -EINVAL;
 	owners[owner / 64] = UINT64_C(1) << (owner % 64);
 	/* [TAG] Counted first: what it takes from now on differs. */
-	petal_add(&ring->owner_lines[owner].fences, 1, PETAL_RELAXED);
-	return clear_all(ring, owners, false);
+	clearing.fence =
+		petal_add(&ring->owner_lines[owner].fences, 1, PETAL_RELAXED) +
+		1;
+	return clear_all(ring, &clearing);
 }
 
 static bool is_claimed(const struct petal_mpmc *ring, uint64_t pos,
@@ -703,8 +762,9 @@ uint64_t petal_mpmc_busy(const struct petal_mpmc *ring)
 	uint64_t busy = 0;
 
 	for (uint64_t i = 0; i < ring->slot_count; i++) {
-		uint64_t word =
-			petal_load(petal_mpmc_at(ring, i), PETAL_RELAXED);
+		/* [CLOSE] If we know the ring closed, all claims are seen. */
+		uint64_t word = petal_load(petal_mpmc_at(ring, i),
+					   PETAL_SEQ_CST(CLOSE));
 
 		busy += petal_mpmc_state(word) != PETAL_MPMC_FREE &&
 			petal_mpmc_state(word) != PETAL_MPMC_QUARANTINED;

@@ -11,6 +11,7 @@
 #include "rings/outcome.h"
 #include "shm/atomic.h"
 #include "shm/error.h"
+#include "shm/segment.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -50,8 +51,8 @@ extern "C" {
  * says alone what the slot is, whose, and in which lap. FREE of lap L means
  * that the position of lap L is the slot's next one; any other state of lap L
  * that positions up to L have been given out or passed. Positions are given
- * out without a gap. So tail and head are hints that may be old: who trusts
- * an old one looks at a few slots more.
+ * out without a gap. So tail and head are hints that may be old, and order
+ * nothing: who trusts an old one looks at a few slots more.
  *
  * Order: consumers take the messages of one producer in the order in which it
  * claimed, if it publishes in that order, whichever consumer takes them. A
@@ -62,7 +63,8 @@ extern "C" {
  *
  * Held slots: a consumer may keep what it took as long as it likes. When the
  * producers come round, they pass it and go on: only messages that nobody took,
- * and claims that nobody published, make a ring full.
+ * claims that nobody published, and PETAL_MPMC_HELD_MAX held slots in a row
+ * make a ring full.
  *
  * Who may run together ("-" freely, "X" needs the caller's own exclusion):
  *
@@ -82,20 +84,25 @@ extern "C" {
  *              who sees the notice finds the message
  *    [TAG]     fence counts up the owner's fences, then swaps its words
  *              (release) -> the owner's peek loads the word (acquire), then
- *              its fences: what it takes again has another tag
- *    [HINT]    claim stores tail, peek stores head (release) -> who finds its
- *              own position overtaken loads it (acquire): what is before it is
- *              given out, or taken, for the follower too
+ *              its fences, of which the tag is the lowest bits: what it takes
+ *              again has another tag. Peek swaps that into the word (release)
+ *              -> fence loads the word (acquire), then the fences once more:
+ *              what was taken since it counted has a tag from there on, and
+ *              stays where it is
  *    [CLOSE]   claim swaps the word, then loads closed; close swaps closed, and
- *              a peek that sees it looks at the word once more (all four
- *              sequentially consistent): either the claim sees that the ring
- *              is closed, or the peek sees the claim
+ *              a peek that sees it looks at the word once more, and busy at
+ *              all (sequentially consistent, all of them): either the claim
+ *              sees that the ring is closed, or the others see the claim
  *    [FORMAT]  format stores the magic (release) -> attach loads it (acquire)
  *
  * Crash: a claim or a take is there or not, with its owner's name. Repair, by
  * any peer, by several at once, frees what dead owners had claimed and returns
- * what they had taken, by one look at each slot. A repairer that dies leaves the rest to whoever repairs
- * for its own death.
+ * what they had taken, by one look at each slot. A repairer that dies leaves
+ * the rest to whoever repairs for its own death. Repair knows owners by their
+ * numbers only: one that is given out again while somebody still repairs for
+ * the one before loses what it has just claimed. There is no leaving: an owner
+ * that ends with something in hand, in good order or not, is repaired like one
+ * that died.
  *
  * Delivered again: a message whose consumer died, was fenced or gave it back
  * goes to somebody else with redelivered counted up, to at most 7. It may have
@@ -103,7 +110,9 @@ extern "C" {
  *
  * Too slow: fence() an owner that lives and holds others up. What it has taken
  * is delivered again; its release says -ESTALE, and it must throw away what it
- * did and read, for the slot may have been filled anew. What it has claimed is
+ * did and read, for the slot may have been filled anew. That is known of a view
+ * for up to 63 fences of its owner, and once only: a view that was released or
+ * given back must not be used again, nor a claim. What it has claimed is
  * quarantined, for it may still write there: the ring goes on without these
  * slots until the owner publishes or aborts, which says -ESTALE and frees
  * them, or until it is proved dead.
@@ -127,6 +136,8 @@ extern "C" {
 #define PETAL_MPMC_BYTES_MAX (UINT64_C(1) << 40)
 /* How many claims in progress a consumer overtakes. */
 #define PETAL_MPMC_PENDING 16u
+/* How many held slots in a row a producer passes. */
+#define PETAL_MPMC_HELD_MAX 255u
 /* How often redelivery is counted. */
 #define PETAL_MPMC_REDELIVERED_MAX 7u
 
@@ -135,6 +146,7 @@ struct petal_mpmc_geometry {
 	uint32_t slot_bytes; /* 1 to PETAL_MPMC_SLOT_BYTES_MAX */
 	uint32_t owners;     /* 1 to PETAL_MPMC_OWNERS_MAX */
 	uint64_t start_pos;  /* of the first message; normally 0 */
+	enum petal_segment_coherence coherence; /* of its segment */
 };
 
 struct petal_mpmc_shared; /* what lies in the memory: mpmc_inl.h */
@@ -199,7 +211,8 @@ uint64_t petal_mpmc_bytes(const struct petal_mpmc_geometry *geometry);
  * petal_mpmc_format() - make an empty ring
  * @memory: petal_mpmc_bytes(), 64-byte aligned; what was there is lost
  *
- * Return: 0, or -EINVAL for a shape out of range or memory not aligned.
+ * Return: 0; -EINVAL for a shape out of range or memory not aligned;
+ * -EOPNOTSUPP for a segment that is not coherent: see rings/spsc.h.
  */
 int petal_mpmc_format(void *memory, const struct petal_mpmc_geometry *geometry);
 
@@ -208,8 +221,11 @@ int petal_mpmc_format(void *memory, const struct petal_mpmc_geometry *geometry);
  * @memory: where it lies, 64-byte aligned
  * @bytes: how much is mapped there
  * @owner: the number given out by the keeper of the ring; it belongs to one
- *	thread at a time, and a dead one's may be given out again once repair
- *	has passed
+ *	thread at a time, and a dead one's may be given out again once all have
+ *	returned from repair who were told of its death
+ *
+ * Attaching writes nothing. Who only observes, repairs and fences may do so
+ * under any number, also one that is in use.
  *
  * Return: 0; -EINVAL when it is no such ring, or has no such owner;
  * -PETAL_EVERSION; -PETAL_EGEOMETRY when its shape does not fit into what is
@@ -296,7 +312,7 @@ static inline int petal_mpmc_claim_n(struct petal_mpmc *ring, uint32_t want,
  * petal_mpmc_publish_n() - hand over several
  *
  * Return: 0, or -ESTALE when at least one had been fenced; the others are
- * handed over.
+ * handed over. Who must know which publishes one by one.
  */
 static inline int petal_mpmc_publish_n(struct petal_mpmc *ring,
 				       const struct petal_mpmc_claim *claims,
@@ -317,7 +333,8 @@ static inline int petal_mpmc_peek_n(struct petal_mpmc *ring, uint32_t want,
 /**
  * petal_mpmc_release_n() - done with several
  *
- * Return: 0, or the last failure of any; the others are released.
+ * Return: 0, or the last failure of any; the others are released. Who must know
+ * which releases one by one.
  */
 static inline int petal_mpmc_release_n(struct petal_mpmc *ring,
 				       const struct petal_mpmc_view *views,
@@ -346,6 +363,8 @@ int petal_mpmc_repair(struct petal_mpmc *ring,
  * petal_mpmc_fence() - take from a living owner all that it holds
  * @owner: who is too slow; petal_mpmc_blocker() knows
  *
+ * All that it had when this was called: what it takes meanwhile, it keeps.
+ *
  * Return: how many claims were quarantined, and messages returned; -EINVAL
  * when there is no such owner; -EAGAIN as petal_mpmc_repair().
  */
@@ -363,8 +382,9 @@ int petal_mpmc_blocker(const struct petal_mpmc *ring, uint32_t *ret_owner);
 /**
  * petal_mpmc_busy() - slots that are neither free nor quarantined
  *
- * Looks at every slot. While others work it is a rough number; once the ring
- * is closed and it has been 0, it remains 0.
+ * Looks at every slot. While others work it is a rough number. Once the ring
+ * is closed, as peek has said or because the caller closed it, and this has
+ * been 0, no message is left: at most claims that are about to be refused.
  */
 uint64_t petal_mpmc_busy(const struct petal_mpmc *ring);
 

@@ -176,8 +176,7 @@ static inline int petal_mpmc_claim_one(struct petal_mpmc *ring,
 
 static inline void petal_mpmc_show_tail(struct petal_mpmc *ring, uint64_t pos)
 {
-	/* [HINT] Release: what is before it is given out. */
-	petal_store(&ring->shared->tail, ring->claim_pos, PETAL_RELEASE(HINT));
+	petal_store(&ring->shared->tail, ring->claim_pos, PETAL_RELAXED);
 	if (petal_mpmc_is_shown(ring, pos))
 		petal_store(&ring->shared->tail_shown, ring->claim_pos,
 			    PETAL_RELAXED);
@@ -194,7 +193,10 @@ static inline int petal_mpmc_claim(struct petal_mpmc *ring,
 	petal_mpmc_show_tail(ring, claim.pos);
 	/* [CLOSE] Who looks later than this cannot have missed the claim. */
 	if (petal_load(&ring->shared->closed, PETAL_SEQ_CST(CLOSE))) {
-		petal_mpmc_abort(ring, &claim);
+		/* A copy, so that the one above may live in registers. */
+		struct petal_mpmc_claim late = claim;
+
+		petal_mpmc_abort(ring, &late);
 		return -EPIPE;
 	}
 	*ret_claim = claim;
@@ -216,7 +218,7 @@ static inline int petal_mpmc_publish(struct petal_mpmc *ring,
 	return 0;
 }
 
-/* Swap a message that is there into our hands. */
+/* Swap a message that is there, by a word that we acquired, into our hands. */
 static inline bool petal_mpmc_take(struct petal_mpmc *ring, uint64_t pos,
 				   uint64_t word,
 				   struct petal_mpmc_view *ret_view)
@@ -231,8 +233,8 @@ static inline bool petal_mpmc_take(struct petal_mpmc *ring, uint64_t pos,
 			(uint64_t)ring->owner << PETAL_MPMC_OWNER_SHIFT |
 			(fences & 63) << PETAL_MPMC_TAG_SHIFT;
 
-	/* [FILL] Acquire: the word that we swap brings the message. */
-	if (!petal_cas(slot, &word, mine, PETAL_ACQUIRE(FILL)))
+	/* [TAG] Release: who sees the word sees the fences that we saw. */
+	if (!petal_cas(slot, &word, mine, PETAL_RELEASE(TAG)))
 		return false;
 	ret_view->bytes = slot + 1;
 	ret_view->pos = pos;
@@ -243,8 +245,7 @@ static inline bool petal_mpmc_take(struct petal_mpmc *ring, uint64_t pos,
 
 static inline void petal_mpmc_show_head(struct petal_mpmc *ring, uint64_t pos)
 {
-	/* [HINT] Release: what is before it is taken, and remains so. */
-	petal_store(&ring->shared->head, pos, PETAL_RELEASE(HINT));
+	petal_store(&ring->shared->head, pos, PETAL_RELAXED);
 	if (petal_mpmc_is_shown(ring, pos)) {
 		ring->head_shown = pos;
 		petal_store(&ring->shared->head_shown, pos, PETAL_RELAXED);

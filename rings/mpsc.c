@@ -44,6 +44,9 @@ int petal_mpsc_format(void *header, const struct petal_mpsc_geometry *geometry)
 			    geometry->reserve_bytes) ||
 	    start % PETAL_RECORD_ALIGN != 0 || start > START_POS_MAX)
 		return -EINVAL;
+	/* Hosts that share no caches cannot compare and swap. */
+	if (geometry->coherence != PETAL_SEGMENT_COHERENT)
+		return -EOPNOTSUPP;
 
 	petal_store(&shared->layout, PETAL_MPSC_LAYOUT, PETAL_RELAXED);
 	petal_store(&shared->owners, geometry->owners, PETAL_RELAXED);

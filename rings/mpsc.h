@@ -11,6 +11,7 @@
 #include "rings/record.h"
 #include "shm/atomic.h"
 #include "shm/error.h"
+#include "shm/segment.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -59,9 +60,9 @@ extern "C" {
  *               -> repair loads the tail (acquire), then intents: the wish of
  *               whoever moved the tail is readable
  *    [NAME]     publish, abort and padding swap the commit word, and claim
- *               leaves an intent (release) only after that -> repair loads
- *               intents (acquire), then commit words: what no intent claims
- *               any more has a commit word
+ *               leaves an intent, or marks the next (release), only after that
+ *               -> repair loads intents (acquire), then commit words: what no
+ *               intent claims any more has a commit word
  *    [HELD]     claim marks its intent, then (release fence) writes into the
  *               record -> repair reads commit words (acquire), then marks: if
  *               what it took for a commit word was payload, the mark is seen
@@ -144,6 +145,7 @@ struct petal_mpsc_geometry {
 	uint32_t reserve_bytes; /* room that only owner 0 may claim; at most
 				 * half of data_bytes, less one line */
 	uint64_t start_pos;     /* of the first record; a multiple of 64 */
+	enum petal_segment_coherence coherence; /* of its segment */
 };
 
 struct petal_mpsc_shared; /* what lies in the memory: mpsc_inl.h */
@@ -184,7 +186,8 @@ uint64_t petal_mpsc_bytes(const struct petal_mpsc_geometry *geometry);
  * The data area may lie anywhere (a durable ring has it on pages of its own).
  * It must be zeroed.
  *
- * Return: 0, or -EINVAL for a shape out of range.
+ * Return: 0; -EINVAL for a shape out of range; -EOPNOTSUPP for a segment that is
+ * not coherent: see rings/spsc.h.
  */
 int petal_mpsc_format(void *header, const struct petal_mpsc_geometry *geometry);
 
@@ -195,8 +198,9 @@ int petal_mpsc_format(void *header, const struct petal_mpsc_geometry *geometry);
  * @data: its data area
  * @data_bytes: how much of that is mapped
  * @owner: the number under which this view claims, given out by the keeper of
- *	the ring; a number belongs to one thread at a time, and a dead one's
- *	may be given out again once repair has passed
+ *	the ring; a number belongs to one thread at a time, and is given out
+ *	again only after repair for whoever had it, dead or gone in good order:
+ *	a claim that was left open has no other name
  *
  * Return: 0; -PETAL_EVERSION; -PETAL_EGEOMETRY when the header's shape does not
  * fit into what is mapped; -EINVAL when it is no such ring.

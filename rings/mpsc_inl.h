@@ -146,7 +146,9 @@ static inline bool petal_mpsc_swap(struct petal_mpsc *ring, uint64_t *tail,
 	 */
 	if (!petal_cas(&ring->shared->tail, tail, to, PETAL_ACQ_REL(CLAIM)))
 		return false;
-	petal_store(&intent->from, *tail | PETAL_MPSC_HELD, PETAL_RELAXED);
+	/* [NAME] Release: who loads the mark knows the end, and what was. */
+	petal_store(&intent->from, *tail | PETAL_MPSC_HELD,
+		    PETAL_RELEASE(NAME));
 	/* [HELD] Release: nothing is written into the claim before the mark. */
 	petal_fence(PETAL_RELEASE(HELD));
 	return true;

@@ -56,6 +56,9 @@ int petal_pipe_format(void *memory, const struct petal_pipe_geometry *geometry)
 
 	if (petal_pipe_bytes(geometry) == 0 || !is_aligned(memory))
 		return -EINVAL;
+	/* A line of data may end one record and begin the next. */
+	if (geometry->coherence != PETAL_SEGMENT_COHERENT)
+		return -EOPNOTSUPP;
 
 	/* Whatever was here before is no ring until we are done. */
 	petal_store(&shared->magic, 0, PETAL_RELAXED);

@@ -11,6 +11,7 @@
 #include "rings/outcome.h"
 #include "shm/atomic.h"
 #include "shm/error.h"
+#include "shm/segment.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -110,6 +111,7 @@ extern "C" {
 struct petal_pipe_geometry {
 	uint64_t data_bytes; /* a power of two, 1 KiB to 1 TiB */
 	uint64_t start_pos;  /* of the first record; a multiple of 16 */
+	enum petal_segment_coherence coherence; /* of its segment */
 };
 
 enum petal_pipe_role {
@@ -156,7 +158,8 @@ uint64_t petal_pipe_bytes(const struct petal_pipe_geometry *geometry);
  * petal_pipe_format() - make an empty ring
  * @memory: petal_pipe_bytes(), 64-byte aligned; the header is written over
  *
- * Return: 0, or -EINVAL for a shape out of range or memory not aligned.
+ * Return: 0; -EINVAL for a shape out of range or memory not aligned;
+ * -EOPNOTSUPP for a segment that is not coherent: see rings/spsc.h.
  */
 int petal_pipe_format(void *memory, const struct petal_pipe_geometry *geometry);
 
@@ -292,7 +295,8 @@ void petal_pipe_close(struct petal_pipe *ring);
  * For observers; up to a quarter too high, for head is stored late. Reads two
  * words for which no side waits.
  *
- * Threads: anybody with a view of either role.
+ * Threads: anybody with a view of either role. Who is neither side attaches as
+ * the consumer, which writes nothing, and calls nothing but this.
  */
 static inline uint64_t petal_pipe_backlog(const struct petal_pipe *ring);
 

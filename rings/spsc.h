@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "shm/atomic.h"
+#include "shm/segment.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -42,6 +43,20 @@ extern "C" {
  *              look at tail. The consumer looks only when it has seen all that
  *              the last look gave. For streams in bulk. A publish of many
  *              becomes visible at once.
+ *
+ * In a segment that is not coherent (CXL between hosts), both kinds are a third:
+ *
+ *    far       Slots are whole lines, written by the producer alone, and the
+ *              stamp is followed by 4 bytes of CRC-32C over stamp and message:
+ *              16 bytes before the caller's. Lines are written back before the
+ *              stamp is, and the stamp after; the consumer throws its copy of
+ *              the stamp's line away at each look, and of the others when the
+ *              stamp is there. head goes the other way likewise. A stamp that
+ *              is neither this lap's nor the last one's, or a checksum that
+ *              does not match, is "not yet" for PETAL_SPSC_DOUBTS_MAX looks in
+ *              a row; then petal_spsc_outcome() says -PETAL_ECORRUPT, until a
+ *              look finds the message after all. tail is shown every quarter of
+ *              the ring. Nowhere is a word read, changed and written at once.
  *
  * Always true:  head <= consumer's position <= producer's position
  *               <= head + slot_count; tail <= producer's position; the stamp
@@ -82,9 +97,12 @@ extern "C" {
  *
  * Crash: a producer that dies before publish leaves no trace; of a publish of
  * many into a stamped ring a prefix may remain. Its successor attaches and goes
- * on from tail and the stamps after it. A consumer's successor goes on from
+ * on from tail and the stamps after it, and stores tail first. A consumer's
+ * successor goes on from
  * head: it sees again what was released after head was last stored, so what
- * must not be done twice needs a number.
+ * must not be done twice needs a number. In a far ring, the successor runs on
+ * the host of the dead one, whose caches still hold what it did not show, or
+ * that host is down.
  *
  * Waiting is the caller's: spin, or a doorbell for each direction. A producer
  * that sleeps because the ring is full waits for head; so its consumer rings
@@ -110,6 +128,9 @@ extern "C" {
 #define PETAL_SPSC_SLOT_BYTES_MAX (UINT32_C(1) << 30)
 #define PETAL_SPSC_BYTES_MAX (UINT64_C(1) << 40)
 
+/* Looks at one message of a far ring, some 100 ns each or more. */
+#define PETAL_SPSC_DOUBTS_MAX 4096u
+
 /* Of the consumer's memory, when it has one of its own. */
 #define PETAL_SPSC_CURSOR_BYTES 256u
 
@@ -123,6 +144,7 @@ struct petal_spsc_geometry {
 	uint32_t slot_bytes; /* 1 to PETAL_SPSC_SLOT_BYTES_MAX */
 	enum petal_spsc_kind kind;
 	uint64_t start_pos; /* of the first message; normally 0 */
+	enum petal_segment_coherence coherence; /* of its segment */
 };
 
 enum petal_spsc_role {
@@ -143,9 +165,12 @@ struct petal_spsc {
 	uint64_t stride_bytes;
 	uint64_t pos;       /* the next message to publish, or to release */
 	uint64_t head_seen; /* producer: read last; consumer: stored last */
-	uint64_t tail_seen; /* consumer of an indexed ring: read last */
+	uint64_t tail_seen; /* consumer: of an indexed ring: read last; of a far
+			     * one: whole up to here; its producer: stored last
+			     */
 	uint32_t slot_bytes;
-	uint32_t stamp_bytes; /* 8, or 0 of an indexed ring */
+	uint32_t stamp_bytes; /* 8; 0 of an indexed ring, 16 of a far one */
+	uint32_t doubts;      /* looks that found neither old nor new */
 	enum petal_spsc_role role;
 	bool closed; /* by this side */
 };
@@ -161,7 +186,8 @@ uint64_t petal_spsc_bytes(const struct petal_spsc_geometry *geometry);
  * petal_spsc_format() - make an empty ring
  * @memory: petal_spsc_bytes(), 64-byte aligned; what was there is lost
  *
- * Return: 0, or -EINVAL for a shape out of range or memory not aligned.
+ * Return: 0; -EINVAL for a shape out of range or memory not aligned;
+ * -EOPNOTSUPP for a far ring when petal_cache_check() says so.
  */
 int petal_spsc_format(void *memory, const struct petal_spsc_geometry *geometry);
 
@@ -181,7 +207,8 @@ int petal_spsc_format_cursor(void *cursor, uint64_t start_pos);
  * @role: which side; nobody else may have it at the time
  *
  * Return: 0; -EINVAL when it is no such ring; -PETAL_EVERSION;
- * -PETAL_EGEOMETRY when its shape does not fit into what is mapped.
+ * -PETAL_EGEOMETRY when its shape does not fit into what is mapped; -EOPNOTSUPP
+ * as petal_spsc_format().
  */
 int petal_spsc_attach(void *memory, uint64_t bytes, enum petal_spsc_role role,
 		      struct petal_spsc *ret_ring);
@@ -328,17 +355,20 @@ void petal_spsc_close(struct petal_spsc *ring);
  *
  * Return: to a producer 0 as long as there may be room, -EAGAIN when full,
  * -EPIPE when either side has closed. To a consumer PETAL_RING_FOUND,
- * PETAL_RING_EMPTY or PETAL_RING_CLOSED (and drained).
+ * PETAL_RING_EMPTY or PETAL_RING_CLOSED (and drained); of a far ring also
+ * -PETAL_ECORRUPT.
  */
 int petal_spsc_outcome(struct petal_spsc *ring);
 
 /**
  * petal_spsc_backlog() - messages published, and not known to be released
  *
- * For observers; up to a quarter too high, for head is stored late. Reads tail
- * and head, which no side of a stamped ring waits for.
+ * For observers; up to a quarter too high, for head is stored late; of a far
+ * ring also too low, for tail is. Reads tail and head, which no side of a
+ * stamped ring waits for.
  *
- * Threads: anybody with a view of either role, also one that only looks.
+ * Threads: anybody with a view of either role. Who only looks attaches as the
+ * consumer, which stores nothing.
  */
 static inline uint64_t petal_spsc_backlog(const struct petal_spsc *ring);
 

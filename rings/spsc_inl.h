@@ -5,9 +5,10 @@
 /* "PETALSPS" and "PETALSPC" in memory. */
 #define PETAL_SPSC_MAGIC UINT64_C(0x5350534c41544550)
 #define PETAL_SPSC_CURSOR_MAGIC UINT64_C(0x4350534c41544550)
-#define PETAL_SPSC_LAYOUT 2u
+#define PETAL_SPSC_LAYOUT 3u
 #define PETAL_SPSC_LINE_BYTES 64u
 #define PETAL_SPSC_STAMP_BYTES 8u
+#define PETAL_SPSC_FAR_STAMP_BYTES 16u /* with the checksum */
 
 /* What the consumer writes. */
 struct petal_spsc_reader {
@@ -24,7 +25,8 @@ struct petal_spsc_shared {
 	struct petal_u32 slot_bytes;
 	struct petal_u64 slot_count;
 	struct petal_u32 kind;
-	uint8_t reserved0[36];
+	struct petal_u32 coherence;
+	uint8_t reserved0[32];
 	struct petal_u64 closed; /* nothing will come any more */
 	uint8_t reserved1[56];
 
@@ -46,6 +48,7 @@ static_assert(offsetof(struct petal_spsc_shared, layout) == 8, "layout");
 static_assert(offsetof(struct petal_spsc_shared, slot_bytes) == 12, "layout");
 static_assert(offsetof(struct petal_spsc_shared, slot_count) == 16, "layout");
 static_assert(offsetof(struct petal_spsc_shared, kind) == 24, "layout");
+static_assert(offsetof(struct petal_spsc_shared, coherence) == 28, "layout");
 static_assert(offsetof(struct petal_spsc_shared, closed) == 64, "layout");
 static_assert(offsetof(struct petal_spsc_shared, tail) == 128, "layout");
 static_assert(offsetof(struct petal_spsc_shared, reader) == 256, "layout");
@@ -89,6 +92,37 @@ static inline void *petal_spsc_slot_after(const struct petal_spsc *ring,
 	return ring->slots + ring->stamp_bytes;
 }
 
+/*
+ * Non-coherent memory: what is done instead, in spsc_far.c. Every look costs
+ * hundreds of instructions there, so that the branch may be laid out for the
+ * other kinds.
+ */
+
+static inline bool petal_spsc_is_far(const struct petal_spsc *ring)
+{
+	return __builtin_expect(ring->stamp_bytes == PETAL_SPSC_FAR_STAMP_BYTES,
+				0);
+}
+
+__attribute__((cold)) void petal_spsc_far_publish_n(struct petal_spsc *ring,
+						    uint64_t count);
+
+/* How many are there, whole, from the next on; checks up to @index. */
+__attribute__((cold)) uint64_t petal_spsc_far_known(struct petal_spsc *ring,
+						    uint64_t index);
+
+/* Before a look at head. */
+__attribute__((cold)) void
+petal_spsc_far_refresh_head(const struct petal_spsc *ring);
+
+/* After head was stored. */
+__attribute__((cold)) void
+petal_spsc_far_show_head(const struct petal_spsc *ring);
+
+/* Before an observer's look at head and tail. */
+__attribute__((cold)) void
+petal_spsc_far_refresh_gauges(const struct petal_spsc *ring);
+
 /* The producer. */
 
 /* How many slots it may fill, as far as it knows. */
@@ -100,12 +134,15 @@ static inline uint64_t petal_spsc_room(const struct petal_spsc *ring)
 /* A consumer that lies about head costs messages, never other memory. */
 static inline void petal_spsc_look(struct petal_spsc *ring)
 {
+	uint64_t head;
+
+	if (petal_spsc_is_far(ring))
+		petal_spsc_far_refresh_head(ring);
 	/*
 	 * Its reads of the slots that we are about to hand out happened before
 	 * the head that we now see.
 	 */
-	uint64_t head = petal_load(&ring->reader->head, PETAL_ACQUIRE(DRAIN));
-
+	head = petal_load(&ring->reader->head, PETAL_ACQUIRE(DRAIN));
 	if (ring->pos - head <= ring->slot_count && !ring->closed)
 		ring->head_seen = head;
 }
@@ -150,9 +187,11 @@ static inline void petal_spsc_publish_n(struct petal_spsc *ring, uint64_t count)
 {
 	uint64_t tail = ring->pos + count;
 
-	if (ring->stamp_bytes) {
+	if (ring->stamp_bytes == PETAL_SPSC_STAMP_BYTES) {
 		petal_spsc_stamp_n(ring, count);
 		petal_store(&ring->shared->tail, tail, PETAL_RELAXED);
+	} else if (petal_spsc_is_far(ring)) {
+		petal_spsc_far_publish_n(ring, count);
 	} else {
 		/* All messages are whole before tail. */
 		petal_store(&ring->shared->tail, tail, PETAL_RELEASE(SHOW));
@@ -172,6 +211,8 @@ static inline void petal_spsc_store_head(struct petal_spsc *ring)
 	ring->head_seen = ring->pos;
 	/* We are done with all that is before it. */
 	petal_store(&ring->reader->head, ring->pos, PETAL_RELEASE(DRAIN));
+	if (petal_spsc_is_far(ring))
+		petal_spsc_far_show_head(ring);
 }
 
 /* Empty: now is the time to say how far we are, for nobody waits for us. */
@@ -188,6 +229,8 @@ static inline uint64_t petal_spsc_known(struct petal_spsc *ring, uint64_t index)
 
 	if (ring->tail_seen - ring->pos > index)
 		return ring->tail_seen - ring->pos;
+	if (petal_spsc_is_far(ring))
+		return petal_spsc_far_known(ring, index);
 	/* With tail come the messages before it. */
 	tail = petal_load(&ring->shared->tail, PETAL_ACQUIRE(SHOW));
 	if (tail - ring->pos <= ring->slot_count)
@@ -205,7 +248,7 @@ static inline bool petal_spsc_is_stamped(const struct petal_spsc *ring,
 
 static inline bool petal_spsc_is_ready(struct petal_spsc *ring, uint64_t index)
 {
-	if (ring->stamp_bytes)
+	if (ring->stamp_bytes == PETAL_SPSC_STAMP_BYTES)
 		return petal_spsc_is_stamped(ring, ring->pos + index);
 	return petal_spsc_known(ring, index) > index;
 }
@@ -239,8 +282,10 @@ static inline uint64_t petal_spsc_peek_n(struct petal_spsc *ring, uint64_t want)
 		petal_spsc_idle(ring);
 		return 0;
 	}
-	if (ring->stamp_bytes)
+	if (ring->stamp_bytes == PETAL_SPSC_STAMP_BYTES)
 		return petal_spsc_stamped_n(ring, want);
+	if (petal_spsc_is_far(ring))
+		petal_spsc_far_known(ring, want - 1);
 	if (want > ring->tail_seen - ring->pos)
 		want = ring->tail_seen - ring->pos;
 	return want;
@@ -253,7 +298,8 @@ static inline uint64_t petal_spsc_peek_n(struct petal_spsc *ring, uint64_t want)
 static inline void petal_spsc_await(const struct petal_spsc *ring,
 				    uint64_t index)
 {
-	if (ring->stamp_bytes && ring->stride_bytes > PETAL_SPSC_LINE_BYTES)
+	if (ring->stamp_bytes == PETAL_SPSC_STAMP_BYTES &&
+	    ring->stride_bytes > PETAL_SPSC_LINE_BYTES)
 		__builtin_prefetch(petal_spsc_place(ring, ring->pos + index) +
 				   PETAL_SPSC_LINE_BYTES);
 }
@@ -289,10 +335,14 @@ static inline void petal_spsc_release(struct petal_spsc *ring)
 
 static inline uint64_t petal_spsc_backlog(const struct petal_spsc *ring)
 {
-	/* The tail that we load next is not behind it. */
-	uint64_t head = petal_load(&ring->reader->head, PETAL_ACQUIRE(DRAIN));
-	uint64_t tail = petal_load(&ring->shared->tail, PETAL_RELAXED);
+	uint64_t head;
+	uint64_t tail;
 
+	if (petal_spsc_is_far(ring))
+		petal_spsc_far_refresh_gauges(ring);
+	/* The tail that we load next is not behind it. */
+	head = petal_load(&ring->reader->head, PETAL_ACQUIRE(DRAIN));
+	tail = petal_load(&ring->shared->tail, PETAL_RELAXED);
 	/*
 	 * A tail that seems behind is one whose producer has stored the stamp
 	 * and not yet the tail; one too far ahead moved between the two loads.

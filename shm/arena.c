@@ -55,6 +55,12 @@ struct note {
 	uint64_t rounded_bytes;
 };
 
+/* An extent of the segment under the range. */
+struct backing {
+	uint64_t generation; /* 0: without memory */
+	uint64_t buffers;    /* that lie in it, whole or in part */
+};
+
 /* The range, cut from the front; what was cut comes back to jemalloc only. */
 struct space {
 	unsigned char *base;
@@ -71,6 +77,9 @@ struct petal_arena {
 	extent_hooks_t hooks; /* first: the hooks find the arena by it */
 	struct space space;
 	struct petal_ledger *ledger;
+	struct petal_extents *extents; /* NULL: all memory is there */
+	struct backing *backing;       /* for each extent of the segment */
+	uint64_t base_offset;          /* of the range, in the segment */
 	struct note *notes;
 	uint32_t *unused; /* a stack of entries */
 	uint32_t unused_count;
@@ -93,7 +102,10 @@ static bool is_owner(const struct petal_arena *arena)
 	return guard_of(arena)->opened_here;
 }
 
-/* Where memory comes from: a segment that grows would be asked for more. */
+/*
+ * Where addresses come from. Whether there is memory behind them is not
+ * jemalloc's business, which never touches them: see back().
+ */
 static void *space_take(struct space *space, size_t bytes, size_t alignment)
 {
 	uint64_t at = (space->used_bytes + alignment - 1) & ~(alignment - 1);
@@ -218,10 +230,11 @@ static void feed(struct petal_arena *arena)
 	command(arena, "purge");
 }
 
-/* A page as guard, then the arena, its notes and its stack of entries. */
-static struct petal_arena *map_arena(uint32_t entries)
+/* A page as guard, then the arena, extents, notes, and a stack of entries. */
+static struct petal_arena *map_arena(uint32_t entries, uint64_t extents)
 {
-	uint64_t notes_at = PAGE_BYTES + sizeof(struct petal_arena);
+	uint64_t backing_at = PAGE_BYTES + sizeof(struct petal_arena);
+	uint64_t notes_at = backing_at + extents * sizeof(struct backing);
 	uint64_t unused_at = notes_at + entries * sizeof(struct note);
 	uint64_t bytes =
 		round_up(unused_at + entries * sizeof(uint32_t), PAGE_BYTES);
@@ -237,6 +250,7 @@ static struct petal_arena *map_arena(uint32_t entries)
 	}
 	arena = (void *)(memory + PAGE_BYTES);
 	arena->mapped_bytes = bytes;
+	arena->backing = (void *)(memory + backing_at);
 	arena->notes = (void *)(memory + notes_at);
 	arena->unused = (void *)(memory + unused_at);
 	for (uint32_t i = 0; i < entries; i++)
@@ -264,17 +278,104 @@ static int check_options(const struct petal_arena_options *options)
 	return 0;
 }
 
+/* The range is to lie in the segment, and its extents are to be ours alone. */
+static int check_extents(const struct petal_arena_options *options)
+{
+	const struct petal_extents *extents = options->extents;
+	const unsigned char *base = options->base;
+	uint64_t at, last;
+
+	if (!extents)
+		return 0;
+	at = (uintptr_t)base - (uintptr_t)extents->segment.base;
+	if (base < (const unsigned char *)extents->segment.base ||
+	    at < extents->header_bytes || at >= extents->total_bytes ||
+	    options->ledger->range_bytes > extents->total_bytes - at)
+		return -EINVAL;
+	last = at + options->ledger->range_bytes - 1;
+	for (uint64_t i = 0; i < extents->count; i++) {
+		struct petal_extent_info info;
+
+		if (petal_extent_look(extents, i, &info))
+			break;
+		if (info.state != PETAL_EXTENT_FREE && info.offset <= last &&
+		    info.offset >> extents->extent_shift >= at >>
+			    extents->extent_shift)
+			return -EBUSY;
+	}
+	return 0;
+}
+
+/* Which extents lie under some of the range; false if none does. */
+static bool find_backing(const struct petal_arena *arena, uint64_t offset,
+			 uint64_t bytes, uint64_t *ret_first,
+			 uint64_t *ret_last)
+{
+	uint64_t first = arena->base_offset + offset;
+	uint64_t last = first + bytes - 1;
+
+	if (!arena->extents || last < arena->extents->fixed_bytes)
+		return false;
+	if (first < arena->extents->fixed_bytes)
+		first = arena->extents->fixed_bytes;
+	*ret_first = (first - arena->extents->fixed_bytes) >>
+		     arena->extents->extent_shift;
+	*ret_last = (last - arena->extents->fixed_bytes) >>
+		    arena->extents->extent_shift;
+	return true;
+}
+
+/* Put memory behind what a buffer is to lie in. On failure some may stay. */
+static int back(struct petal_arena *arena, uint64_t offset, uint64_t bytes)
+{
+	uint64_t first, last;
+
+	if (!find_backing(arena, offset, bytes, &first, &last))
+		return 0;
+	for (uint64_t i = first; i <= last; i++) {
+		int err = 0;
+
+		if (!arena->backing[i].generation)
+			err = petal_extent_add_at(
+				arena->extents, i,
+				&arena->backing[i].generation);
+		if (err)
+			return err;
+	}
+	for (uint64_t i = first; i <= last; i++)
+		arena->backing[i].buffers++;
+	return 0;
+}
+
+static void unback(struct petal_arena *arena, uint64_t offset, uint64_t bytes)
+{
+	uint64_t first, last;
+
+	if (!find_backing(arena, offset, bytes, &first, &last))
+		return;
+	for (uint64_t i = first; i <= last; i++)
+		arena->backing[i].buffers--;
+}
+
 int petal_arena_open(const struct petal_arena_options *options,
 		     struct petal_arena **ret_arena)
 {
+	const struct petal_extents *extents = options->extents;
 	struct petal_arena *arena;
 	int err = check_options(options);
 
+	if (!err)
+		err = check_extents(options);
 	if (err)
 		return err;
-	arena = map_arena(options->ledger->entry_count);
+	arena = map_arena(options->ledger->entry_count,
+			  extents ? extents->count : 0);
 	if (!arena)
 		return -ENOMEM;
+	arena->extents = options->extents;
+	if (extents)
+		arena->base_offset = (uintptr_t)options->base -
+				     (uintptr_t)extents->segment.base;
 	arena->ledger = options->ledger;
 	arena->clear = options->clear;
 	arena->space.base = options->base;
@@ -313,6 +414,7 @@ static void take_back(struct petal_arena *arena, uint32_t entry)
 
 	petal_ledger_retire(arena->ledger, entry);
 	dallocx(arena->space.base + note->offset, flags_of(arena, note->bytes));
+	unback(arena, note->offset, whole_granules(arena, note->bytes));
 	arena->usage.loaned_buffers--;
 	arena->usage.loaned_bytes -= note->bytes;
 	arena->usage.rounded_bytes -= note->rounded_bytes;
@@ -391,12 +493,10 @@ static int try_loan(struct petal_arena *arena, uint64_t bytes,
 }
 
 /* Enter it in our notes and in the ledger. */
-static int enter(struct petal_arena *arena, uint64_t bytes, void *buffer,
+static int enter(struct petal_arena *arena, uint64_t bytes, uint64_t offset,
 		 struct petal_ref *ret_ref)
 {
 	uint32_t entry = arena->unused[arena->unused_count - 1];
-	uint64_t offset =
-		(uint64_t)((unsigned char *)buffer - arena->space.base);
 	int err =
 		petal_ledger_lend(arena->ledger, entry, offset, bytes, ret_ref);
 
@@ -423,6 +523,24 @@ static void wipe(const struct petal_arena *arena, unsigned char *buffer,
 	uint64_t from = arena->clear ? 0 : bytes;
 
 	memset(buffer + from, 0, whole_granules(arena, bytes) - from);
+}
+
+/* With memory, with bytes, and with an entry. */
+static int furnish(struct petal_arena *arena, uint64_t bytes, void *buffer,
+		   struct petal_ref *ret_ref)
+{
+	uint64_t offset =
+		(uint64_t)((unsigned char *)buffer - arena->space.base);
+	uint64_t touched_bytes = whole_granules(arena, bytes);
+	int err = back(arena, offset, touched_bytes);
+
+	if (err)
+		return err;
+	wipe(arena, buffer, bytes);
+	err = enter(arena, bytes, offset, ret_ref);
+	if (err)
+		unback(arena, offset, touched_bytes);
+	return err;
 }
 
 static void count_refusal(struct petal_arena *arena, int err, uint64_t bytes)
@@ -457,8 +575,7 @@ int petal_arena_loan(struct petal_arena *arena, uint64_t bytes,
 		err = try_loan(arena, bytes, &buffer);
 	}
 	if (!err) {
-		wipe(arena, buffer, bytes);
-		err = enter(arena, bytes, buffer, ret_ref);
+		err = furnish(arena, bytes, buffer, ret_ref);
 		if (err)
 			dallocx(buffer, flags_of(arena, bytes));
 	}
@@ -496,6 +613,46 @@ int petal_arena_grow(struct petal_arena *arena, uint64_t bytes)
 		return -EINVAL;
 	arena->space.bytes = bytes;
 	feed(arena);
+	return 0;
+}
+
+static int give_back(struct petal_arena *arena, uint64_t index)
+{
+	struct backing *backing = &arena->backing[index];
+	uint64_t offset = arena->extents->fixed_bytes +
+			  (index << arena->extents->extent_shift);
+	int err = petal_extent_retire(arena->extents, offset,
+				      backing->generation);
+
+	/* By the ledger, nobody holds a buffer in it. */
+	if (!err)
+		err = petal_extent_reclaim(arena->extents, offset,
+					   backing->generation, true);
+	if (!err)
+		backing->generation = 0;
+	return err;
+}
+
+int petal_arena_shrink(struct petal_arena *arena, uint64_t *ret_bytes)
+{
+	uint64_t bytes = 0;
+
+	if (!is_owner(arena))
+		return -EPERM;
+	collect_announced(arena);
+	collect_all(arena);
+	for (uint64_t i = 0; arena->extents && i < arena->extents->count; i++) {
+		int err;
+
+		if (arena->backing[i].buffers || !arena->backing[i].generation)
+			continue;
+		err = give_back(arena, i);
+		if (err)
+			return err;
+		bytes += UINT64_C(1) << arena->extents->extent_shift;
+	}
+	if (ret_bytes)
+		*ret_bytes = bytes;
 	return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "shm/extent.h"
 #include "shm/ledger.h"
 #include "shm/ref.h"
 
@@ -48,6 +49,13 @@ extern "C" {
  * the end of the loan and the end of its last granule is always zeroed. Nothing
  * else of the owner's memory was ever in the range.
  *
+ * Growth: over a segment that grows (shm/extent.h) the owner of the arena is
+ * also the keeper of the extents. All addresses are the arena's from the start;
+ * a loan puts memory behind what its buffer lies in, and petal_arena_shrink()
+ * gives back every extent in which no buffer lies. The ledger is the proof that
+ * nobody is in there, so no holder needs a pin. Refs, pointers and mappings
+ * stay what they are.
+ *
  * Who may run together: the calls on one arena exclude each other. They run
  * beside anything that other holders do with the ledger.
  *
@@ -56,7 +64,8 @@ extern "C" {
  *
  * Crash: what the owner knew is gone with it. The range is never continued by
  * another owner: the holders keep, and drop, what they hold; when nobody holds
- * anything (petal_ledger_held()) the range is given back whole.
+ * anything (petal_ledger_held()) the range is given back whole: the next keeper
+ * retires and reclaims what he finds LIVE in it.
  */
 
 #define PETAL_ARENA_GRANULE_BYTES_MAX 2048u
@@ -68,6 +77,8 @@ struct petal_arena_options {
 	uint64_t bytes; /* mapped so far; at most the ledger's range */
 	struct petal_ledger *ledger; /* with a seat, and without an owner */
 	bool clear;                  /* hand out zeroed buffers */
+	/* The keeper's view of the segment that the range lies in, or NULL. */
+	struct petal_extents *extents;
 };
 
 /* What it has done, and where the memory is. */
@@ -84,12 +95,15 @@ struct petal_arena_usage {
 
 /**
  * petal_arena_open() - become the owner of a range
- * @options: base, bytes and ledger must stay as they are until the close
+ * @options: what it points to must stay as it is until the close
+ *
+ * With extents, bytes may be all that the segment can ever have.
  *
  * Return: 0; -EINVAL: not aligned, no bytes, or more than the ledger's range;
- * granules of more than PETAL_ARENA_GRANULE_BYTES_MAX, or no seat; -EEXIST: it
- * has, or had, an owner; -ENOMEM; -ENOSYS: this jemalloc cannot keep its own
- * words out of the range.
+ * granules of more than PETAL_ARENA_GRANULE_BYTES_MAX, or no seat; a ledger's
+ * range that is not inside of the extents' segment; -EBUSY: an extent in it has
+ * memory, so it is somebody's; -EEXIST: it has, or had, an owner; -ENOMEM;
+ * -ENOSYS: this jemalloc cannot keep its own words out of the range.
  */
 int petal_arena_open(const struct petal_arena_options *options,
 		     struct petal_arena **ret_arena);
@@ -104,7 +118,9 @@ int petal_arena_open(const struct petal_arena_options *options,
  *
  * Return: 0; -EINVAL: no bytes; -EMSGSIZE: more than the range has;
  * -ENOBUFS: as many buffers are out as the ledger has entries; -ENOSPC: no
- * free memory of that size; -EPERM: in a child of the owner.
+ * free memory of that size; -EPERM: in a child of the owner; with extents also
+ * what petal_extent_add_at() returns: -ENOMEM, -PETAL_EHUGEPAGES,
+ * -PETAL_EFENCED if we do not keep them any more.
  */
 int petal_arena_loan(struct petal_arena *arena, uint64_t bytes,
 		     struct petal_ref *ret_ref, void **ret_buffer);
@@ -135,6 +151,18 @@ int petal_arena_collect(struct petal_arena *arena, bool all,
  * Return: 0; -EINVAL; -EPERM as for the loan.
  */
 int petal_arena_grow(struct petal_arena *arena, uint64_t bytes);
+
+/**
+ * petal_arena_shrink() - give back what nothing lies in
+ * @ret_bytes: how much memory; may be NULL
+ *
+ * First takes back all that nobody holds. Without extents that is all. Takes as
+ * long as the kernel needs; not for each message, but for after a peak.
+ *
+ * Return: 0; -EPERM as for the loan; what petal_extent_reclaim() returns, and
+ * then the call may be made again.
+ */
+int petal_arena_shrink(struct petal_arena *arena, uint64_t *ret_bytes);
 
 /** petal_arena_usage() - all counts at this moment */
 void petal_arena_usage(const struct petal_arena *arena,

@@ -121,6 +121,8 @@ static void drop_lines(enum kind kind, uintptr_t at, uintptr_t end,
 		       uint32_t line_bytes)
 {
 	(void)kind;
+	/* What was loaded before may have decided that we are here. */
+	petal_cache_fence();
 	for (; at < end; at += line_bytes)
 		__asm__ volatile("dc civac, %0" : : "r"(at) : "memory");
 	petal_cache_fence();
@@ -169,7 +171,12 @@ static uint32_t choice(void)
 
 int petal_cache_check(void)
 {
-	return (choice() & 0xff) == KIND_NONE ? -EOPNOTSUPP : 0;
+	uint32_t how = choice();
+
+	/* Of larger lines, two writers would share one. */
+	if ((how & 0xff) == KIND_NONE || how >> 8 > PETAL_CACHE_LINE_BYTES)
+		return -EOPNOTSUPP;
+	return 0;
 }
 
 void petal_cache_writeback(const void *address, uint64_t bytes)

@@ -50,8 +50,8 @@ extern "C" {
 /**
  * petal_cache_check() - can this CPU do it?
  *
- * Return: 0; -EOPNOTSUPP: no such instructions; the calls below must not be
- * used then.
+ * Return: 0; -EOPNOTSUPP: no such instructions, or lines that are larger than
+ * PETAL_CACHE_LINE_BYTES; the calls below must not be relied upon then.
  */
 int petal_cache_check(void);
 

@@ -23,6 +23,9 @@
 #define GENERATION_MAX ((UINT64_C(1) << 40) - 1)
 #define INTERRUPTS_MAX 100
 #define TAKEOVERS_MAX 8
+#define STAMP_PID_BITS 22
+#define STAMP_TICK_BITS 20
+#define STAMP_REALM_BITS 22
 
 static_assert(PETAL_EXTENT_PINS_MAX == (1u << PETAL_EXTENT_STATE_SHIFT) - 1,
 	      "pins are the low bits");
@@ -192,26 +195,53 @@ static int repair(struct petal_extents *extents)
 	return 0;
 }
 
-/* 0 if whoever stamped will never run again. */
-static int check_dead(const struct petal_extents *extents, uint64_t stamp)
+static uint64_t low_bits(uint64_t value, unsigned bits)
 {
+	return value & ((UINT64_C(1) << bits) - 1);
+}
+
+/*
+ * All that a judgement of the keeper needs is in the one word that makes him
+ * keeper: were his realm in a word of its own, one contender's store could come
+ * between another's store and swap, and the living would be looked for in the
+ * wrong realm. There is room for the start's low bits only. Two starts that
+ * agree in those are taken for one, which errs towards life.
+ */
+static uint64_t stamp_of(const struct petal_peer_id *id)
+{
+	uint64_t realm = id->realm_hash ^ id->realm_hash >> STAMP_REALM_BITS ^
+			 id->realm_hash >> 2 * STAMP_REALM_BITS;
+
+	if (id->pid == 0 || id->pid >> STAMP_PID_BITS)
+		return 0;
+	return low_bits(realm, STAMP_REALM_BITS)
+		       << (STAMP_PID_BITS + STAMP_TICK_BITS) |
+	       low_bits(id->start_ticks, STAMP_TICK_BITS) << STAMP_PID_BITS |
+	       id->pid;
+}
+
+static bool same_realm(uint64_t stamp, uint64_t other)
+{
+	return (stamp ^ other) >> (STAMP_PID_BITS + STAMP_TICK_BITS) == 0;
+}
+
+/* 0 if whoever stamped will never run again. */
+static int check_dead(uint64_t stamp, uint64_t own_stamp)
+{
+	int pid = (int)low_bits(stamp, STAMP_PID_BITS);
 	struct petal_peer_id id;
-	struct petal_peer peer;
 	int outcome;
 
-	petal_peer_unstamp(
-		stamp, petal_load(&extents->table->realm_hash, PETAL_RELAXED),
-		&id);
-	outcome = petal_peer_open(&id, &peer);
-	if (outcome == 0) {
-		petal_peer_close(&peer);
-		return -EBUSY;
-	}
+	if (pid == 0 || !same_realm(stamp, own_stamp))
+		return -EXDEV;
+	/* If the PID is another's now, the one who stamped has ended. */
+	outcome = petal_peer_identify(pid, &id);
+	if (outcome == 0)
+		return stamp_of(&id) == stamp ? -EBUSY : 0;
 	return outcome == -ESRCH ? 0 : outcome;
 }
 
-static int take_over(struct petal_extents *extents, uint64_t stamp,
-		     uint64_t realm_hash)
+static int take_over(struct petal_extents *extents, uint64_t stamp)
 {
 	struct petal_u64 *keeper = &extents->table->keeper;
 	uint64_t seen = petal_load(keeper, PETAL_RELAXED);
@@ -222,10 +252,7 @@ static int take_over(struct petal_extents *extents, uint64_t stamp,
 		if (seen == stamp)
 			return 0;
 		if (seen != 0)
-			outcome = check_dead(extents, seen);
-		else
-			petal_store(&extents->table->realm_hash, realm_hash,
-				    PETAL_RELAXED);
+			outcome = check_dead(seen, stamp);
 		if (outcome)
 			return outcome;
 		/* [KEEP] All that he did comes before what we do. */
@@ -238,14 +265,14 @@ static int take_over(struct petal_extents *extents, uint64_t stamp,
 int petal_extent_keep(struct petal_extents *extents,
 		      const struct petal_peer_id *self)
 {
-	uint64_t stamp = petal_peer_stamp(self);
+	uint64_t stamp = stamp_of(self);
 	int outcome;
 
 	if (stamp == 0 || (pid_t)self->pid != getpid())
 		return -EINVAL;
 	if (!extents->segment.writable)
 		return -EROFS;
-	outcome = take_over(extents, stamp, self->realm_hash);
+	outcome = take_over(extents, stamp);
 	if (!outcome)
 		outcome = repair(extents);
 	if (outcome)
@@ -351,21 +378,13 @@ static uint64_t next_generation(struct petal_extents *extents)
 	return next;
 }
 
-int petal_extent_add(struct petal_extents *extents, uint64_t bytes,
-		     uint64_t *ret_offset, uint64_t *ret_generation)
+/* Extents that are FREE, all of them, become a run. */
+static int add_run(struct petal_extents *extents, uint64_t first,
+		   uint64_t count, uint64_t *ret_generation)
 {
-	uint64_t first, count, generation;
-	int outcome = check_keeper(extents);
+	uint64_t generation = next_generation(extents);
+	int outcome;
 
-	if (outcome)
-		return outcome;
-	if (bytes == 0)
-		return -EINVAL;
-	count = ((bytes - 1) >> extents->extent_shift) + 1;
-	outcome = find_room(extents, count, &first);
-	if (outcome)
-		return outcome;
-	generation = next_generation(extents);
 	mark(extents, first, count, generation, PETAL_EXTENT_ADDING);
 	outcome = allocate(extents, first, count);
 	if (outcome) {
@@ -374,9 +393,42 @@ int petal_extent_add(struct petal_extents *extents, uint64_t bytes,
 		return outcome;
 	}
 	mark(extents, first, count, generation, PETAL_EXTENT_LIVE);
-	*ret_offset = offset_of(extents, first);
 	*ret_generation = generation;
 	return 0;
+}
+
+int petal_extent_add(struct petal_extents *extents, uint64_t bytes,
+		     uint64_t *ret_offset, uint64_t *ret_generation)
+{
+	uint64_t first, count;
+	int outcome = check_keeper(extents);
+
+	if (outcome)
+		return outcome;
+	if (bytes == 0)
+		return -EINVAL;
+	count = ((bytes - 1) >> extents->extent_shift) + 1;
+	outcome = find_room(extents, count, &first);
+	if (!outcome)
+		outcome = add_run(extents, first, count, ret_generation);
+	if (outcome)
+		return outcome;
+	*ret_offset = offset_of(extents, first);
+	return 0;
+}
+
+int petal_extent_add_at(struct petal_extents *extents, uint64_t index,
+			uint64_t *ret_generation)
+{
+	int outcome = check_keeper(extents);
+
+	if (outcome)
+		return outcome;
+	if (index >= extents->count)
+		return -ENOSPC;
+	if (state_at(extents, index) != PETAL_EXTENT_FREE)
+		return -EBUSY;
+	return add_run(extents, index, 1, ret_generation);
 }
 
 static int find_run(const struct petal_extents *extents, uint64_t offset,

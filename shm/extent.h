@@ -24,8 +24,10 @@ extern "C" {
  *    |          |         | always there | extent_bytes each       |
  *    +----------+---------+--------------+-----+-----+-----+-- ----+
  *                |
- *                +--> keeper | generation | realm | zero | word 0 | word 1 ...
- *                     8        8            8       40     8 bytes each
+ *                +--> keeper | generation | zero | word 0 | word 1 ...
+ *                     8        8            48     8 bytes each
+ *
+ *    keeper:  realm, 22 bits | start, 20 bits | PID, 22 bits; or 0
  *
  *    word:  generation, 40 bits | state, 4 bits | pins, 20 bits
  *
@@ -108,16 +110,14 @@ enum {
 
 /**
  * struct petal_extent_table - how the table begins; a word per extent follows
- * @keeper: stamp of the keeper (petal_peer_stamp()), 0 for none
+ * @keeper: who it is, of the identity the low bits; 0 for none
  * @generation: the last that was given to a run
- * @realm_hash: of the keeper's identity
  * @reserved: zero
  */
 struct petal_extent_table {
 	struct petal_u64 keeper;
 	struct petal_u64 generation;
-	struct petal_u64 realm_hash;
-	uint64_t reserved[5];
+	uint64_t reserved[6];
 };
 
 static_assert(sizeof(struct petal_extent_table) == PETAL_SEGMENT_TABLE_BYTES(0),
@@ -217,6 +217,18 @@ void petal_extent_drop(struct petal_extents *extents);
  */
 int petal_extent_add(struct petal_extents *extents, uint64_t bytes,
 		     uint64_t *ret_offset, uint64_t *ret_generation);
+
+/**
+ * petal_extent_add_at() - put memory behind one extent of the caller's choice
+ * @extents: the keeper's view
+ * @index: which, as for petal_extent_look(); a run of its own
+ * @ret_generation: the run's own
+ *
+ * Return: as petal_extent_add(), -ENOSPC: there is no such extent; and -EBUSY:
+ * it is not FREE.
+ */
+int petal_extent_add_at(struct petal_extents *extents, uint64_t index,
+			uint64_t *ret_generation);
 
 /**
  * petal_extent_retire() - let nobody enter a run any more

@@ -80,6 +80,7 @@ static void point_into(void *memory,
 		(uint32_t)__builtin_ctz(geometry->granule_bytes);
 	ledger->segment = geometry->segment;
 	ledger->holder = PETAL_LEDGER_NOBODY;
+	ledger->sitting = 0;
 	ledger->generation = geometry->start_generation;
 }
 
@@ -126,24 +127,39 @@ int petal_ledger_format(void *memory,
 	return 0;
 }
 
+/* The incarnation of a seat. */
+static uint32_t sitting_of(uint64_t seat)
+{
+	return (uint32_t)(seat / PETAL_LEDGER_INCARNATION);
+}
+
 /* Sit down, if nobody sits there or is still at work on it. */
 static int take_seat(struct petal_ledger *ledger, uint32_t holder)
 {
 	struct petal_u64 *seat = &ledger->shared->seats[holder];
 	uint64_t was = petal_load(seat, PETAL_RELAXED);
-	uint64_t incarnation = was / PETAL_LEDGER_INCARNATION + 1;
+	uint32_t sitting = (sitting_of(was) + 1) & PETAL_REF_GENERATION_MAX;
 
 	if (was % PETAL_LEDGER_INCARNATION)
 		return -EBUSY;
 	/* [SEAT] Acquire: the last holder's traces are erased. */
 	if (!petal_cas(seat, &was,
-		       incarnation * PETAL_LEDGER_INCARNATION |
-			       PETAL_LEDGER_SEATED,
+		       sitting * PETAL_LEDGER_INCARNATION | PETAL_LEDGER_SEATED,
 		       PETAL_ACQUIRE(SEAT)))
 		return -EBUSY;
 	ledger->holder = holder;
+	ledger->sitting = sitting;
 	ledger->own = petal_ledger_bit(holder);
 	return 0;
+}
+
+uint32_t petal_ledger_sitting(const struct petal_ledger *ledger,
+			      uint32_t holder)
+{
+	if (holder >= PETAL_LEDGER_HOLDERS)
+		return 0;
+	return sitting_of(
+		petal_load(&ledger->shared->seats[holder], PETAL_RELAXED));
 }
 
 static struct petal_ledger_geometry
@@ -224,7 +240,7 @@ int petal_ledger_lend(struct petal_ledger *ledger, uint32_t index,
 	uint64_t granules;
 	uint32_t generation;
 
-	if (index >= ledger->entry_count || bytes == 0 ||
+	if (!ledger->own || index >= ledger->entry_count || bytes == 0 ||
 	    offset != granule << ledger->granule_shift ||
 	    offset >= ledger->range_bytes ||
 	    bytes > ledger->range_bytes - offset)
@@ -255,7 +271,8 @@ int petal_ledger_lend(struct petal_ledger *ledger, uint32_t index,
 
 void petal_ledger_retire(const struct petal_ledger *ledger, uint32_t index)
 {
-	petal_store(&ledger->entries[index].state, 0, PETAL_RELAXED);
+	if (index < ledger->entry_count)
+		petal_store(&ledger->entries[index].state, 0, PETAL_RELAXED);
 }
 
 /*
@@ -305,7 +322,11 @@ int petal_ledger_recall(const struct petal_ledger *ledger, struct petal_ref ref,
 	outcome = reclaim(ledger, entry, state, &on);
 	if (outcome == -EBUSY)
 		return outcome;
-	err = petal_ledger_withdraw(ledger, entry, to, on);
+	err = petal_ledger_withdraw(ledger, entry, petal_ref_generation(ref),
+				    to, on);
+	/* The receiver died, and the buffer went home, while we were at it. */
+	if (err == -ESTALE && on)
+		petal_ledger_rename(entry, ledger->holder, own, 0, &own);
 	return err ? err : outcome;
 }
 
@@ -336,31 +357,6 @@ static uint64_t granter(uint64_t word, uint32_t column)
 	return petal_ledger_named(word, column) & ~PETAL_LEDGER_RECALLED;
 }
 
-int petal_ledger_settle(const struct petal_ledger *ledger, uint32_t dead)
-{
-	int count = 0;
-
-	if (dead >= PETAL_LEDGER_HOLDERS || !ledger->own ||
-	    dead == ledger->holder)
-		return -EINVAL;
-	for (uint32_t i = 0; i < ledger->entry_count; i++) {
-		struct petal_ledger_entry *entry = &ledger->entries[i];
-		/* [NAME] Acquire: the bit is not older than its name. */
-		uint64_t word =
-			petal_load(petal_ledger_word(entry, ledger->holder),
-				   PETAL_ACQUIRE(NAME));
-
-		if (granter(word, ledger->holder) != petal_ledger_name(dead) ||
-		    !(petal_load(&entry->state, PETAL_RELAXED) & ledger->own))
-			continue;
-		petal_and(&entry->state, ~ledger->own, PETAL_SEQ_CST(HOME));
-		erase(entry, ledger->holder, dead);
-		hint_if_free(ledger, entry);
-		count++;
-	}
-	return count;
-}
-
 /* Keep an empty seat empty while we work. Return: whether nobody sits there. */
 static bool guard_seat(const struct petal_ledger *ledger, uint32_t holder)
 {
@@ -382,6 +378,66 @@ static void unguard_seat(const struct petal_ledger *ledger, uint32_t holder)
 	/* [SEAT] Release: what we erased is gone for who sits down next. */
 	petal_and(&ledger->shared->seats[holder], ~ledger->own,
 		  PETAL_RELEASE(SEAT));
+}
+
+/*
+ * Keep a seat from being given out while we erase what its last holder left:
+ * else a successor might grant us something before our last look. Return: 1; 0
+ * if that sitting is over; -EBUSY.
+ */
+static int keep_from_successors(const struct petal_ledger *ledger,
+				uint32_t dead, uint32_t sitting)
+{
+	struct petal_u64 *seat = &ledger->shared->seats[dead];
+	uint64_t was = petal_load(seat, PETAL_RELAXED);
+
+	for (uint32_t i = 0; i < PETAL_LEDGER_TRIES; i++) {
+		if (!(was & PETAL_LEDGER_PHASE) || sitting_of(was) != sitting)
+			return 0;
+		if (petal_cas(seat, &was, was | ledger->own,
+			      PETAL_SEQ_CST(GHOST)))
+			return 1;
+	}
+	return -EBUSY;
+}
+
+static bool settle_entry(const struct petal_ledger *ledger,
+			 struct petal_ledger_entry *entry, uint32_t dead)
+{
+	/* [NAME] Acquire: the bit is not older than its name. */
+	uint64_t word = petal_load(petal_ledger_word(entry, ledger->holder),
+				   PETAL_ACQUIRE(NAME));
+
+	if (granter(word, ledger->holder) != petal_ledger_name(dead) ||
+	    !(petal_load(&entry->state, PETAL_RELAXED) & ledger->own))
+		return false;
+	petal_and(&entry->state, ~ledger->own, PETAL_SEQ_CST(HOME));
+	erase(entry, ledger->holder, dead);
+	hint_if_free(ledger, entry);
+	return true;
+}
+
+int petal_ledger_settle_sitting(const struct petal_ledger *ledger,
+				uint32_t dead, uint32_t sitting)
+{
+	int count = 0, outcome;
+
+	if (dead >= PETAL_LEDGER_HOLDERS || !ledger->own ||
+	    dead == ledger->holder)
+		return -EINVAL;
+	outcome = keep_from_successors(ledger, dead, sitting);
+	if (outcome <= 0)
+		return outcome;
+	for (uint32_t i = 0; i < ledger->entry_count; i++)
+		count += settle_entry(ledger, &ledger->entries[i], dead);
+	unguard_seat(ledger, dead);
+	return count;
+}
+
+int petal_ledger_settle(const struct petal_ledger *ledger, uint32_t dead)
+{
+	return petal_ledger_settle_sitting(ledger, dead,
+					   petal_ledger_sitting(ledger, dead));
 }
 
 /*
@@ -440,8 +496,12 @@ static uint32_t repair_entry(const struct petal_ledger *ledger,
 	return waiting;
 }
 
-/* Show that its holder is dead, and that we are at it. */
-static int condemn(const struct petal_ledger *ledger, uint32_t dead)
+/*
+ * Show that its holder is dead, and that we are at it. Return: 0 if others have
+ * done so and are through.
+ */
+static int condemn(const struct petal_ledger *ledger, uint32_t dead,
+		   uint32_t sitting)
 {
 	struct petal_u64 *seat = &ledger->shared->seats[dead];
 	uint64_t was = petal_load(seat, PETAL_RELAXED);
@@ -449,7 +509,7 @@ static int condemn(const struct petal_ledger *ledger, uint32_t dead)
 	for (uint32_t i = 0; i < PETAL_LEDGER_TRIES; i++) {
 		uint64_t marks = was & PETAL_LEDGER_HELD;
 
-		if (!(was & PETAL_LEDGER_PHASE))
+		if (!(was & PETAL_LEDGER_PHASE) || sitting_of(was) != sitting)
 			return 0;
 		/* [GHOST] Before we look at the entries. */
 		if (petal_cas(seat, &was,
@@ -480,10 +540,11 @@ static int empty_seat(const struct petal_ledger *ledger, uint32_t dead)
 	return -EBUSY;
 }
 
-static int clear_holder(const struct petal_ledger *ledger, uint32_t dead)
+static int clear_holder(const struct petal_ledger *ledger, uint32_t dead,
+			uint32_t sitting)
 {
 	uint32_t waiting = 0;
-	int outcome = condemn(ledger, dead);
+	int outcome = condemn(ledger, dead, sitting);
 
 	if (outcome <= 0)
 		return outcome;
@@ -500,19 +561,26 @@ static int clear_holder(const struct petal_ledger *ledger, uint32_t dead)
 	return (int)waiting;
 }
 
-int petal_ledger_repair(const struct petal_ledger *ledger, uint32_t dead)
+int petal_ledger_repair_sitting(const struct petal_ledger *ledger,
+				uint32_t dead, uint32_t sitting)
 {
 	if (dead >= PETAL_LEDGER_HOLDERS || !ledger->own ||
 	    dead == ledger->holder)
 		return -EINVAL;
-	return clear_holder(ledger, dead);
+	return clear_holder(ledger, dead, sitting);
+}
+
+int petal_ledger_repair(const struct petal_ledger *ledger, uint32_t dead)
+{
+	return petal_ledger_repair_sitting(ledger, dead,
+					   petal_ledger_sitting(ledger, dead));
 }
 
 int petal_ledger_leave(struct petal_ledger *ledger)
 {
 	if (!ledger->own)
 		return -EINVAL;
-	return clear_holder(ledger, ledger->holder);
+	return clear_holder(ledger, ledger->holder, ledger->sitting);
 }
 
 uint32_t petal_ledger_held(const struct petal_ledger *ledger, uint32_t holder)

@@ -90,16 +90,18 @@ extern "C" {
  *    [GHOST]   share swaps the state, then loads the receiver's seat; repair
  *              swaps the seat, then loads the states (all seq_cst): a grant to
  *              a holder that dies meanwhile is seen by one of the two
- *    [SEAT]    repair empties a seat (release) -> attach takes it (acquire):
- *              nothing of the last holder is left in it
+ *    [SEAT]    repair empties a seat, settle takes its mark off one (release)
+ *              -> attach takes it (acquire): nothing of the last holder is left
  *
  * Crash: at any instruction, of anybody. A dead holder's bits are cleared by
  * repair; what it granted and never published is dropped by the receiver's
  * settle, or by repair if that one is dead too; a name without a bit is erased;
  * a free buffer without a hint is found by the owner's full look. A dead
  * repairer's work is done again from the start. A seat is given out again only
- * when nothing in the ledger bears its name, and no repairer is still at it: a
- * repairer that was stopped for an hour cannot hit the successor. If the owner
+ * when nothing in the ledger bears its name, and nobody who repairs or settles
+ * is still at it: one that was stopped there for an hour cannot hit the
+ * successor, nor one that begins an hour late, if it says which sitting it
+ * means. If the owner
  * dies, holders go on until they drop; nobody lends from this ledger again, and
  * when petal_ledger_held() says 0 for all of them, the range can go, whole.
  *
@@ -144,6 +146,7 @@ struct petal_ledger {
 	uint32_t granule_shift;
 	uint32_t segment;
 	uint32_t holder;
+	uint32_t sitting;    /* of our seat, since we sat down */
 	uint32_t generation; /* the owner's next */
 };
 
@@ -204,7 +207,8 @@ int petal_ledger_own(struct petal_ledger *ledger);
  *
  * Order: [LOAN].
  *
- * Return: 0, or -EINVAL when it is not inside of the range.
+ * Return: 0, or -EINVAL: no such entry, not inside of the range, or a view
+ * without a seat.
  */
 int petal_ledger_lend(struct petal_ledger *ledger, uint32_t index,
 		      uint64_t offset, uint64_t bytes,
@@ -291,15 +295,43 @@ static inline int petal_ledger_drop(const struct petal_ledger *ledger,
 				    struct petal_ref ref);
 
 /**
+ * petal_ledger_sitting() - who sits in a seat, of all that ever did
+ * @holder: which seat
+ *
+ * Each attach makes it another number, out of 4,194,304. Whoever watches a
+ * holder reads it while that one is known to sit there, before the proof of its
+ * death; with it, a repairer or settler who comes too late does no harm to a
+ * successor.
+ *
+ * Return: the number; 0 if there is no such seat.
+ */
+uint32_t petal_ledger_sitting(const struct petal_ledger *ledger,
+			      uint32_t holder);
+
+/**
  * petal_ledger_settle() - drop what a dead holder granted us in silence
  * @dead: proved to be
  *
  * First drain every ring that the dead one published to us; what it granted and
  * is not accepted then, was never announced.
  *
- * Return: how many were dropped; -EINVAL: no such holder, or oneself.
+ * Whoever sits there when the call begins is taken for the dead one, so the
+ * caller excludes that the seat is given out before it. Where he cannot, he
+ * uses petal_ledger_settle_sitting().
+ *
+ * Return: how many were dropped; -EINVAL: no such holder, or oneself; -EBUSY:
+ * too much contention.
  */
 int petal_ledger_settle(const struct petal_ledger *ledger, uint32_t dead);
+
+/**
+ * petal_ledger_settle_sitting() - the same, of one sitting only
+ * @sitting: petal_ledger_sitting(), from when the dead one was known to live
+ *
+ * Return: as petal_ledger_settle(); 0 also if that sitting is over.
+ */
+int petal_ledger_settle_sitting(const struct petal_ledger *ledger,
+				uint32_t dead, uint32_t sitting);
 
 /**
  * petal_ledger_repair() - clear a dead holder's name everywhere
@@ -308,13 +340,26 @@ int petal_ledger_settle(const struct petal_ledger *ledger, uint32_t dead);
  * By any other holder, or several at a time. Idempotent; safe when the repairer
  * dies half way. Reads each entry once, and writes where the dead one was.
  *
+ * Whoever sits there when the call begins is taken for the dead one. If several
+ * may repair, the first of them may be through, and the seat given to another,
+ * before the last begins; then they use petal_ledger_repair_sitting().
+ *
  * Return: 0: nothing of it is left, and its seat is free. > 0: so many of its
  * grants await a living receiver's accept or settle; repair again after that.
- * -EBUSY: nothing of it is left, but another repairer is still at that seat, or
- * has died there: repair that one, and this one again. -EINVAL: no such holder,
- * oneself, or a view without a seat.
+ * -EBUSY: nothing of it is left, but another repairer or settler is still at
+ * that seat, or has died there: repair that one, and this one again. -EINVAL:
+ * no such holder, oneself, or a view without a seat.
  */
 int petal_ledger_repair(const struct petal_ledger *ledger, uint32_t dead);
+
+/**
+ * petal_ledger_repair_sitting() - the same, of one sitting only
+ * @sitting: petal_ledger_sitting(), from when the dead one was known to live
+ *
+ * Return: as petal_ledger_repair(); 0 also if that sitting is over.
+ */
+int petal_ledger_repair_sitting(const struct petal_ledger *ledger,
+				uint32_t dead, uint32_t sitting);
 
 /**
  * petal_ledger_held() - how many buffers a holder has

@@ -339,13 +339,19 @@ static inline int petal_ledger_claim(const struct petal_ledger *ledger,
 	return 0;
 }
 
-/* The one compare-and-swap by which a buffer changes hands. */
+/*
+ * The one compare-and-swap by which a buffer changes hands. Who does not hold
+ * it may find another in its entry by now, of another generation.
+ */
 static inline int petal_ledger_swap(struct petal_ledger_entry *entry,
-				    uint64_t need, uint64_t off, uint64_t on)
+				    uint32_t generation, uint64_t need,
+				    uint64_t off, uint64_t on)
 {
 	uint64_t state = petal_load(&entry->state, PETAL_RELAXED);
 
 	for (uint32_t i = 0; i < PETAL_LEDGER_TRIES; i++) {
+		if (state >> PETAL_LEDGER_HOLDERS != generation)
+			return -ESTALE;
 		if ((state & need) != need)
 			return -EACCES;
 		/* [LOAN] [GHOST] Before the second look at the seats. */
@@ -364,7 +370,8 @@ static inline int petal_ledger_swap(struct petal_ledger_entry *entry,
  */
 static inline int petal_ledger_withdraw(const struct petal_ledger *ledger,
 					struct petal_ledger_entry *entry,
-					uint64_t to, uint64_t on)
+					uint32_t generation, uint64_t to,
+					uint64_t on)
 {
 	uint64_t own = petal_ledger_name(ledger->holder);
 	uint64_t marked = own | PETAL_LEDGER_RECALLED;
@@ -376,7 +383,7 @@ static inline int petal_ledger_withdraw(const struct petal_ledger *ledger,
 					own, marked, &was) ||
 		    was == marked)
 			off |= to & -to;
-	err = petal_ledger_swap(entry, 0, off, on);
+	err = petal_ledger_swap(entry, generation, 0, off, on);
 	if (!err)
 		petal_ledger_unclaim(ledger, entry, off, PETAL_LEDGER_RECALLED);
 	return err;
@@ -403,6 +410,7 @@ static inline int petal_ledger_grant(const struct petal_ledger *ledger,
 				     struct petal_ref ref, uint64_t to,
 				     bool keep)
 {
+	uint32_t generation = petal_ref_generation(ref);
 	uint64_t seats[PETAL_LEDGER_HOLDERS];
 	struct petal_ledger_entry *entry;
 	uint32_t count = 0;
@@ -423,7 +431,8 @@ static inline int petal_ledger_grant(const struct petal_ledger *ledger,
 	err = petal_ledger_claim(ledger, entry, to);
 	if (err)
 		return err;
-	err = petal_ledger_swap(entry, ledger->own, keep ? 0 : ledger->own, to);
+	err = petal_ledger_swap(entry, generation, ledger->own,
+				keep ? 0 : ledger->own, to);
 	if (err) {
 		petal_ledger_unclaim(ledger, entry, to, 0);
 		return err;
@@ -433,7 +442,8 @@ static inline int petal_ledger_grant(const struct petal_ledger *ledger,
 		 * Undone like any grant that was not published. Our name in our
 		 * own column has kept the buffer from going home meanwhile.
 		 */
-		err = petal_ledger_withdraw(ledger, entry, to, ledger->own);
+		err = petal_ledger_withdraw(ledger, entry, generation, to,
+					    ledger->own);
 		if (err)
 			return err;
 		return -ESRCH;
@@ -475,10 +485,14 @@ static inline uint64_t petal_ledger_take_home(const struct petal_ledger *ledger,
 static inline bool petal_ledger_is_home(const struct petal_ledger *ledger,
 					uint32_t index)
 {
-	struct petal_ledger_entry *entry = &ledger->entries[index];
+	struct petal_ledger_entry *entry;
 	/* A byte of 1 to 8: the names of a word's own columns, for word 0. */
 	uint64_t own_names = UINT64_C(0x0807060504030201);
 
+	/* A hint that stands for no entry: anyone may have set it. */
+	if (index >= ledger->entry_count)
+		return false;
+	entry = &ledger->entries[index];
 	/* [HOME] Acquire: all that the holders did is over. */
 	if (petal_load(&entry->state, PETAL_ACQUIRE(HOME)) & PETAL_LEDGER_HELD)
 		return false;

@@ -26,8 +26,9 @@
 #define SEEN_BITS 20u
 #define STEPS_MAX 200000u
 /* The quick form: how far apart two deaths are, and which repairs it steps. */
-#define QUICK_STRIDE 11u
+#define QUICK_STRIDE 29u
 #define QUICK_REPAIRS 8u
+#define QUICK_PAIR_REPAIRS 24u
 #define FAILURES_SHOWN 12u
 #define HISTORY_EVENTS 1024u
 #define JUDGE_SECONDS 20u
@@ -182,6 +183,7 @@ static void judge(const uint8_t *memory)
 	verdict.shape = crash.scene.shape;
 	verdict.memory = crash.copy;
 	verdict.dead = crash.dead;
+	verdict.bereft = crash.dead.consumers != 0;
 	verdict.history_count = WITNESS_COUNT;
 	memcpy(verdict.histories, crash.histories, sizeof(crash.histories));
 	memcpy(crash.copy, memory, crash.bytes);
@@ -208,6 +210,7 @@ static void repairer_prepare(void)
 	party_init(&repairer, crash.scene.subject, crash.scene.shape,
 		   crash.mended, CONSUMER,
 		   subject_spare(crash.scene.subject, 0), history);
+	repairer.follows = crash.dead.consumers & 1;
 	memcpy(crash.mended, crash.memory, crash.bytes);
 }
 
@@ -219,10 +222,20 @@ static int repair_mended(void)
 		       : repairer.subject->repair(&repairer, &crash.dead);
 }
 
+/* Who goes on as before does nothing until it repairs. */
+static bool join_is_passed(void)
+{
+	return repairer.subject->seated && !repairer.follows;
+}
+
 static void repair_once(void *argument)
 {
+	int outcome = repairer.subject->join(&repairer);
+
 	(void)argument;
-	if (repair_mended())
+	if (join_is_passed())
+		step_mark();
+	if (outcome || repairer.subject->repair(&repairer, &crash.dead))
 		_exit(1);
 }
 
@@ -240,6 +253,7 @@ static bool repair_matters(void)
 static void repair_in_steps(void)
 {
 	struct scene outer = crash.scene;
+	struct casualties dead = crash.dead;
 	uint8_t *before = crash.copy + crash.bytes;
 	pid_t child;
 
@@ -248,6 +262,11 @@ static void repair_in_steps(void)
 	crash.scene.repairing = true;
 	step_watch(crash.mended, crash.bytes);
 	child = step_start(repair_once, NULL);
+	if (join_is_passed())
+		step_all(child);
+	/* It has a seat like others, and whoever is next follows it. */
+	if (repairer.subject->seated)
+		crash.dead.consumers |= 1;
 	for (unsigned i = 1; i < STEPS_MAX; i++) {
 		enum step step = step_once(child);
 
@@ -269,6 +288,7 @@ static void repair_in_steps(void)
 		judge(crash.mended);
 	}
 	step_watch(crash.memory, crash.bytes);
+	crash.dead = dead;
 	crash.scene = outer;
 }
 
@@ -281,6 +301,9 @@ static void act_once(void *argument)
 	const struct act *act = argument;
 	int outcome = victim.subject->join(&victim);
 
+	/* Death in here is tried with one victim; with two it is passed. */
+	if (crash.scene.before)
+		step_mark();
 	if (outcome == 0)
 		outcome = act->run(&victim);
 	if (outcome < 0)
@@ -292,6 +315,7 @@ static pid_t victim_start(const struct act *act, enum witness witness)
 	const struct scene *scene = &crash.scene;
 	unsigned index = 0;
 	uint32_t bit;
+	pid_t child;
 
 	/* A second victim of the same role has a place of its own, if any. */
 	if (witness == WITNESS_SECOND && scene->before->role == act->role)
@@ -306,7 +330,10 @@ static pid_t victim_start(const struct act *act, enum witness witness)
 	party_init(&victim, scene->subject, scene->shape, crash.memory,
 		   act->role, index, crash.histories[witness]);
 	step_watch(crash.memory, crash.bytes);
-	return step_start(act_once, (void *)(uintptr_t)act);
+	child = step_start(act_once, (void *)(uintptr_t)act);
+	if (scene->before && child > 0)
+		step_all(child);
+	return child;
 }
 
 static void death_here(pid_t child)
@@ -318,8 +345,10 @@ static void death_here(pid_t child)
 	if (!first_time(state_hash(crash.memory, false)))
 		return;
 	crash.states++;
-	if (crash.quick && crash.scene.before &&
-	    crash.states % QUICK_REPAIRS != 0)
+	if (crash.quick &&
+	    crash.states % (crash.scene.before ? QUICK_PAIR_REPAIRS
+					       : QUICK_REPAIRS) !=
+		    0)
 		return;
 	if (repair_matters())
 		repair_in_steps();
@@ -409,13 +438,13 @@ static void start(void)
 	const struct scene *scene = &crash.scene;
 	const struct subject *subject = scene->subject;
 	const struct shape *shape = scene->shape;
-	unsigned count = subject->broadcast ? shape->consumers : 1;
+	unsigned count = subject_consumers(subject, shape);
 	int err;
 
 	for (unsigned i = 0; i < WITNESS_COUNT; i++) {
 		history_init(crash.histories[i], 10 + i, HISTORY_EVENTS);
 		/* They are gone by now; a late head is allowed to them. */
-		crash.histories[i]->dead = true;
+		crash.histories[i]->dead = !scene->subject->seated;
 	}
 	crash.dead = (struct casualties){ 0, 0 };
 	/* Readers of a broadcast hold up others until they are repaired. */

@@ -166,6 +166,8 @@ static int order_keep(struct check *check, const struct history *history,
 	struct producer *producer = &check->producers[number];
 	uint32_t before = producer->stream;
 
+	if (check->rules->mixed)
+		return 0;
 	if ((uint32_t)id <= before)
 		return wrong(check, "out of order", id, history);
 	producer->stream = (uint32_t)id;
@@ -238,6 +240,15 @@ static int stream_follow(struct check *check, const struct history *history)
 	return bad;
 }
 
+static bool is_consumer(const struct history *history)
+{
+	for (uint64_t j = 0; j < history->count; j++)
+		if (event_kind(history->events[j]) == EVENT_GOT ||
+		    event_kind(history->events[j]) == EVENT_AGAIN)
+			return true;
+	return false;
+}
+
 /* Nothing twice for good, and nothing gone. */
 static int sums_check(struct check *check)
 {
@@ -254,20 +265,11 @@ static int sums_check(struct check *check)
 			if (message->finals > 1)
 				return wrong(check, "doubled", id, NULL);
 			if ((message->fate & FATE_ACKED) && !message->finals &&
-			    !message->vague)
+			    !message->vague && !check->rules->bereft)
 				return wrong(check, "lost", id, NULL);
 		}
 	}
 	return 0;
-}
-
-static bool is_consumer(const struct history *history)
-{
-	for (uint64_t j = 0; j < history->count; j++)
-		if (event_kind(history->events[j]) == EVENT_GOT ||
-		    event_kind(history->events[j]) == EVENT_AGAIN)
-			return true;
-	return false;
 }
 
 /* A reader that has ended has got the last of each producer it knows. */

@@ -25,6 +25,7 @@
  *              HELD id  looked at a second time, and still the same
  *              AGAIN id like GOT, but the ring says that another had it before
  *              LATE id  release said that another has it by now: GOT no more
+ *              CLOSE    (a producer) from now on nobody may send
  *    both      TORN id  the bytes are not what the producer wrote
  *              ODD code what no call should have returned
  *
@@ -56,6 +57,7 @@ enum event {
 	EVENT_ODD,
 	EVENT_AGAIN,
 	EVENT_LATE,
+	EVENT_CLOSE,
 };
 
 #define HISTORY_NUMBERS 4096u
@@ -82,11 +84,15 @@ struct history {
  *	be got again
  * @in_turn: consumers of a queue follow each other, there is one at a time
  * @broadcast: each consumer is a queue of its own, from its first message on
+ * @mixed: messages come by several ways, in any order
+ * @bereft: what was on its way to a consumer dies with it, and one has died
  */
 struct history_rules {
 	uint64_t late;
 	bool in_turn;
 	bool broadcast;
+	bool mixed;
+	bool bereft;
 };
 
 /** history_bytes() - memory for a history of so many events */

@@ -128,6 +128,8 @@ static void produce(struct person *person)
 			odd(person, outcome);
 		i += outcome == ACT_DONE || outcome == ACT_STALE;
 	}
+	if (person->choices >> 62 == 0)
+		party_end(&person->party);
 }
 
 static void repair_if_asked(struct person *person)
@@ -158,7 +160,7 @@ static void consume(struct person *person)
 {
 	volatile struct control *control = world.control;
 
-	for (unsigned i = 0;;) {
+	for (unsigned i = 0;; i++) {
 		bool last = control->producing == 0;
 		int outcome;
 
@@ -166,14 +168,15 @@ static void consume(struct person *person)
 			repair_if_asked(person);
 		last = last && control->repaired[person->party.index] ==
 				       control->generation;
-		outcome = act_chosen(person, i)->run(&person->party);
+		/* Plainly in the end, for some acts of consumers send. */
+		outcome = last ? party_act(&person->party)
+			       : act_chosen(person, i)->run(&person->party);
 		if (outcome == ACT_CLOSED)
 			return;
 		if (outcome < 0)
 			odd(person, outcome);
 		if (outcome == ACT_NOTHING && last)
 			return;
-		i += outcome == ACT_DONE;
 	}
 }
 
@@ -182,6 +185,8 @@ static void live(void *argument)
 	struct person *person = argument;
 	int err = person->party.subject->join(&person->party);
 
+	if (err == ACT_CLOSED)
+		return;
 	if (err)
 		odd(person, err);
 	if (person->party.role == PRODUCER)
@@ -199,7 +204,7 @@ static int complain(const char *why)
 	return 1;
 }
 
-static int person_start(enum role role, unsigned index)
+static int person_start(enum role role, unsigned index, bool follows)
 {
 	unsigned number = world.people_count;
 	struct person *person = &world.people[number];
@@ -213,9 +218,11 @@ static int person_start(enum role role, unsigned index)
 	history_init(history, number + 1, HISTORY_EVENTS);
 	party_init(&person->party, world.subject, world.shape, world.memory,
 		   role, index, history);
+	person->party.follows = follows;
 	person->act_count = 0;
 	for (unsigned i = 0; i < world.subject->act_count; i++)
 		if (world.subject->acts[i].role == role &&
+		    !world.subject->acts[i].closes &&
 		    person->act_count < ACTS_MAX)
 			person->acts[person->act_count++] =
 				&world.subject->acts[i];
@@ -324,7 +331,7 @@ static int succeed(enum role role, unsigned index)
 {
 	if (role == CONSUMER)
 		world.control->repaired[index] = 0;
-	return person_start(role, index);
+	return person_start(role, index, true);
 }
 
 /*
@@ -457,14 +464,14 @@ static int play(const struct subject *kind)
 	if (world.subject->format(world.memory, world.shape))
 		return complain("no such shape");
 	producers = 1 + (unsigned)drawn(world.shape->producers);
-	consumers = world.subject->broadcast
-			    ? world.shape->consumers
-			    : 1 + (unsigned)drawn(world.shape->consumers);
+	consumers = subject_consumers(world.subject, world.shape);
+	if (consumers == 1)
+		consumers += (unsigned)drawn(world.shape->consumers);
 	for (unsigned i = 0; i < consumers; i++)
-		if (person_start(CONSUMER, i))
+		if (person_start(CONSUMER, i, false))
 			return 1;
 	for (unsigned i = 0; i < producers; i++)
-		if (person_start(PRODUCER, i))
+		if (person_start(PRODUCER, i, false))
 			return 1;
 	if (mix())
 		return 1;
@@ -474,8 +481,14 @@ static int play(const struct subject *kind)
 	verdict.dead.producers = world.control->dead.producers;
 	verdict.dead.consumers = world.control->dead.consumers;
 	verdict.history_count = world.people_count;
-	for (unsigned i = 0; i < world.people_count; i++)
-		verdict.histories[i] = world.people[i].party.history;
+	verdict.bereft = false;
+	for (unsigned i = 0; i < world.people_count; i++) {
+		const struct person *person = &world.people[i];
+
+		verdict.histories[i] = person->party.history;
+		verdict.bereft |= person->life == LIFE_DEAD &&
+				  person->party.role == CONSUMER;
+	}
 	if (verdict_reach(&verdict))
 		return complain(verdict.why);
 	return 0;

@@ -9,8 +9,9 @@
  *    kill [--kind NAME] [--seconds N] [--seed S]
  *
  * Prints one JSON line. The time from a kill to the end of the repair is taken
- * in rounds with no more parties than processors, and, apart, in rounds with
- * more; beside it stands what the kernel needs to tell of a death.
+ * apart for when no more could run than there are processors, and for when the
+ * machine was more crowded, by us or by others. Beside it stands what the kernel
+ * needs to tell of a death, and the processor time of the repair.
  */
 #include "tests/crash/verdict.h"
 
@@ -52,6 +53,7 @@ struct place {
 	uint32_t serial; /* of its holder: another one, another number */
 	uint32_t state;
 	uint64_t usable_ns;
+	uint64_t repair_ns; /* of processor time */
 };
 
 struct control {
@@ -89,7 +91,7 @@ struct round {
 };
 
 static struct round round_now;
-static struct samples fit, crowded, told;
+static struct samples fit, crowded, told, repair_cpu;
 static uint64_t messages, kills, stops;
 
 static uint64_t now_ns(void)
@@ -98,6 +100,30 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Of this thread alone: what a repair costs, however busy the machine is. */
+static uint64_t cpu_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Whether all that can run, but for one, have a processor each. */
+static bool machine_fits(void)
+{
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	FILE *file = fopen("/proc/loadavg", "re");
+	long running = 0;
+
+	if (!file)
+		return true;
+	if (fscanf(file, "%*f %*f %*f %ld/", &running) != 1)
+		running = 0;
+	fclose(file);
+	return running - 1 <= processors;
 }
 
 static void nap_us(uint64_t us)
@@ -162,6 +188,7 @@ static bool place_died(unsigned index)
 static int look_around(struct party *party)
 {
 	struct casualties dead = { 0, 0 };
+	uint64_t begin_ns;
 	int outcome;
 
 	for (unsigned i = 0; i < party->shape->producers; i++)
@@ -169,6 +196,7 @@ static int look_around(struct party *party)
 			dead.producers |= UINT32_C(1) << i;
 	if (!dead.producers)
 		return 0;
+	begin_ns = cpu_ns();
 	outcome = party->subject->repair(party, &dead);
 	if (outcome < 0)
 		return outcome;
@@ -177,6 +205,7 @@ static int look_around(struct party *party)
 
 		if (outcome != ACT_DONE || !(dead.producers >> i & 1))
 			continue;
+		place->repair_ns = cpu_ns() - begin_ns;
 		place->usable_ns = now_ns();
 		__atomic_store_n(&place->state, STATE_REPAIRED,
 				 __ATOMIC_RELEASE);
@@ -217,8 +246,11 @@ static int live(struct party *party, uint64_t choices)
 	unsigned count = 0;
 	int outcome = subject->join(party);
 
+	if (outcome == ACT_CLOSED)
+		return 0;
 	for (unsigned i = 0; i < subject->act_count && count < 12; i++)
-		if (subject->acts[i].role == party->role)
+		if (subject->acts[i].role == party->role &&
+		    !subject->acts[i].closes)
 			found[count++] = &subject->acts[i];
 	for (uint64_t i = 0; outcome >= 0; i++) {
 		bool last = __atomic_load_n(party->role == PRODUCER
@@ -227,11 +259,14 @@ static int live(struct party *party, uint64_t choices)
 					    __ATOMIC_ACQUIRE);
 
 		if (last && party->role == PRODUCER)
-			return 0;
+			return choices & 1 ? party_end(party) : 0;
 		if (history_full(party->history, HISTORY_RESERVE))
 			return 0;
+		/* Plainly in the end, for some acts of consumers send. */
 		outcome =
-			found[(choices >> i % 31 * 2 & 3) % count]->run(party);
+			last ? party_act(party)
+			     : found[(choices >> i % 15 * 4 & 15) % count]->run(
+				       party);
 		if (outcome == ACT_CLOSED)
 			return 0;
 		if (outcome == ACT_NOTHING && last)
@@ -282,7 +317,7 @@ static struct history *history_next(void)
 	return history;
 }
 
-static int person_start(enum role role, unsigned index)
+static int person_start(enum role role, unsigned index, bool follows)
 {
 	struct person *person = &round_now.people[round_now.people_count];
 	struct place *place = place_of(role, index);
@@ -290,6 +325,7 @@ static int person_start(enum role role, unsigned index)
 
 	party_init(&person->party, round_now.subject, round_now.shape,
 		   round_now.memory, role, index, history_next());
+	person->party.follows = follows;
 	__atomic_store_n(&place->state, STATE_EMPTY, __ATOMIC_RELEASE);
 	person->stopped = false;
 	person->pid = fork();
@@ -329,6 +365,7 @@ static int repair_ourselves(const struct person *person)
 	uint32_t bit = UINT32_C(1) << person->party.index;
 	struct casualties dead = { 0, 0 };
 	uint64_t limit_ns = now_ns() + DEATH_LIMIT_MS * UINT64_C(1000000);
+	uint64_t begin_ns = cpu_ns();
 	int outcome;
 
 	if (person->party.role == PRODUCER)
@@ -341,11 +378,13 @@ static int repair_ourselves(const struct person *person)
 						  ? person->party.index
 						  : 0),
 		   history);
+	party.follows = person->party.role == CONSUMER;
 	outcome = subject->join(&party);
 	if (outcome == 0)
 		do {
 			outcome = subject->repair(&party, &dead);
 		} while (outcome == ACT_HELD_UP && now_ns() < limit_ns);
+	sample(&repair_cpu, cpu_ns() - begin_ns);
 	return outcome ? complain("the node cannot repair") : 0;
 }
 
@@ -361,6 +400,7 @@ static int await_repair(struct place *place, uint64_t *ret_usable_ns)
 		nap_us(50);
 	}
 	*ret_usable_ns = place->usable_ns;
+	sample(&repair_cpu, place->repair_ns);
 	return 0;
 }
 
@@ -392,6 +432,7 @@ static int die(struct person *person)
 	unsigned index = person->party.index;
 	struct place *place = place_of(role, index);
 	bool by_consumer = repaired_by_consumer(person);
+	bool fits = !round_now.crowded && machine_fits();
 	uint64_t killed_ns = now_ns();
 	uint64_t usable_ns;
 
@@ -410,11 +451,11 @@ static int die(struct person *person)
 		usable_ns = now_ns();
 	}
 	/* The consumer may have been quicker than we were told. */
-	sample(round_now.crowded ? &crowded : &fit,
+	sample(fits ? &fit : &crowded,
 	       usable_ns > killed_ns ? usable_ns - killed_ns : 0);
 	petal_peer_close(&person->peer);
 	waitpid(person->pid, NULL, 0);
-	return person_start(role, index);
+	return person_start(role, index, true);
 }
 
 static void hold(struct person *person)
@@ -524,6 +565,7 @@ static int judge(void)
 	verdict.shape = round_now.shape;
 	verdict.memory = round_now.memory;
 	verdict.dead = (struct casualties){ 0, 0 };
+	verdict.bereft = false;
 	verdict.history_count = round_now.people_count;
 	for (unsigned i = 0; i < round_now.people_count; i++) {
 		struct history *history = round_now.people[i].party.history;
@@ -531,7 +573,8 @@ static int judge(void)
 		verdict.histories[i] = history;
 		if (round_now.people[i].party.role == CONSUMER) {
 			/* Its successor may see again what it released last. */
-			history->dead = true;
+			verdict.bereft |= history->dead;
+			history->dead |= !round_now.subject->seated;
 			messages += deliveries(history);
 		}
 	}
@@ -547,10 +590,10 @@ static int round_run(void)
 	if (!round_now.crowded && !round_now.subject->broadcast)
 		consumers = 1;
 	for (unsigned i = 0; i < consumers; i++)
-		if (person_start(CONSUMER, i))
+		if (person_start(CONSUMER, i, false))
 			return 1;
 	for (unsigned i = 0; i < producers; i++)
-		if (person_start(PRODUCER, i))
+		if (person_start(PRODUCER, i, false))
 			return 1;
 	if (torment(now_ns() + ROUND_MS * UINT64_C(1000000)))
 		return 1;
@@ -671,6 +714,7 @@ int main(int argc, char **argv)
 	samples_print("usable", &fit);
 	samples_print("usable_crowded", &crowded);
 	samples_print("told", &told);
+	samples_print("repair_cpu", &repair_cpu);
 	printf("}\n");
 	return failed != 0;
 }

@@ -33,8 +33,14 @@ void step_watch(const void *memory, uint64_t bytes);
 /** step_once() - let it execute one instruction */
 enum step step_once(pid_t child);
 
-/** step_all() - let it run to its end without stopping */
+/** step_all() - let it run to its next step_mark(), or to its end */
 enum step step_all(pid_t child);
+
+/** step_mark() - in the child: stop here when run by step_all() */
+static inline void step_mark(void)
+{
+	__asm__ volatile("int3");
+}
 
 /** step_kill() - end it where it is */
 void step_kill(pid_t child);

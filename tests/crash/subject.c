@@ -47,16 +47,33 @@ int party_act(struct party *party)
 	return -ENOSYS;
 }
 
+int party_end(struct party *party)
+{
+	const struct subject *subject = party->subject;
+
+	for (unsigned i = 0; i < subject->act_count; i++)
+		if (subject->acts[i].role == party->role &&
+		    subject->acts[i].closes)
+			return subject->acts[i].run(party);
+	return ACT_DONE;
+}
+
 struct history_rules subject_rules(const struct subject *subject,
 				   const struct shape *shape)
 {
 	struct history_rules rules = {
 		.late = subject->late ? subject->late(shape) : 0,
-		.in_turn = !subject->shared_queue,
+		.in_turn = !subject->shared_queue && !subject->seated,
 		.broadcast = subject->broadcast,
+		.mixed = subject->seated,
 	};
 
 	return rules;
+}
+
+void party_closes(struct party *party)
+{
+	history_add(party->history, EVENT_CLOSE, 0);
 }
 
 int party_outcome(int err)

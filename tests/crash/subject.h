@@ -68,6 +68,7 @@ struct shape {
 /**
  * struct party - one process's private side
  * @index: its place among producers, or among consumers
+ * @follows: somebody had the place before, and is dead
  * @next: the sequence of its next message
  * @view: the subject's own
  */
@@ -77,15 +78,21 @@ struct party {
 	void *memory;
 	enum role role;
 	unsigned index;
+	bool follows;
 	uint32_t next;
 	struct history *history;
 	_Alignas(64) uint8_t view[4096];
 };
 
+/**
+ * struct act - what a party may do
+ * @closes: afterwards nobody can send; so it is done last, and not by all
+ */
 struct act {
 	const char *name;
 	enum role role;
 	int (*run)(struct party *party);
+	bool closes;
 };
 
 /**
@@ -93,6 +100,9 @@ struct act {
  * @late: see struct history_rules
  * @shared_queue: consumers share the messages at the same time
  * @broadcast: each consumer has a queue of its own
+ * @seated: all consumers have seats, which only death empties; what was sent to
+ *	one dies with it. Who joins and does not follow a dead one goes on as
+ *	who was there before.
  * @shapes: the first ones are small, for stepping
  * @stepped: how many of the shapes are for stepping
  * @acts: the first of each role is the plain one, which the harness uses to
@@ -100,7 +110,7 @@ struct act {
  * @bytes: of memory for a shape; a multiple of 64
  * @format: make it; the memory is zero
  * @join: take a place, perhaps after one that died; the ring stays usable for
- *	the others whatever happens here
+ *	the others whatever happens here. ACT_CLOSED: nobody may, any more.
  * @repair: clear what the dead left; by any survivor that may, given its view
  * @fence: as repair, but the parties may only be slow; NULL if the subject
  *	cannot. Afterwards an act of theirs returns ACT_STALE, and they go on.
@@ -113,6 +123,7 @@ struct subject {
 	const char *name;
 	bool shared_queue;
 	bool broadcast;
+	bool seated;
 	enum role repairer;
 	const struct shape *shapes;
 	unsigned shape_count;
@@ -144,6 +155,9 @@ void party_init(struct party *party, const struct subject *subject,
 /** party_act() - the plain act of the party's role */
 int party_act(struct party *party);
 
+/** party_end() - the act of the party's role that closes, if there is one */
+int party_end(struct party *party);
+
 /**
  * subject_spare() - the consumer's place from which a survivor repairs
  * @index: of the place that it takes where there is no other
@@ -157,6 +171,13 @@ static inline unsigned subject_spare(const struct subject *subject,
 	return subject->shared_queue ? PARTIES_MAX - 1 : index;
 }
 
+/** subject_consumers() - how many there must be for all to be received */
+static inline unsigned subject_consumers(const struct subject *subject,
+					 const struct shape *shape)
+{
+	return subject->broadcast || subject->seated ? shape->consumers : 1;
+}
+
 /** subject_rules() - what histories must fulfil */
 struct history_rules subject_rules(const struct subject *subject,
 				   const struct shape *shape);
@@ -168,6 +189,9 @@ static inline uint64_t party_next_id(const struct party *party)
 {
 	return message_id(party->history->number, party->next);
 }
+
+/** party_closes() - note that the ring is about to be closed */
+void party_closes(struct party *party);
 
 /** party_outcome() - what an act returns for a ring's 0 or error */
 int party_outcome(int err);

@@ -149,6 +149,13 @@ static int send_many(struct party *party)
 	return ACT_DONE;
 }
 
+static int finish(struct party *party)
+{
+	party_closes(party);
+	petal_bcast_close(ring_of(party));
+	return ACT_DONE;
+}
+
 /* ---- a reader ---- */
 
 static int peeked(int outcome)
@@ -239,12 +246,13 @@ static int keep_one(struct party *party)
 }
 
 static const struct act acts[] = {
-	{ "send", PRODUCER, send },
-	{ "abort", PRODUCER, give_up },
-	{ "send many", PRODUCER, send_many },
-	{ "receive", CONSUMER, receive },
-	{ "receive many", CONSUMER, receive_many },
-	{ "keep one", CONSUMER, keep_one },
+	{ "send", PRODUCER, send, false },
+	{ "abort", PRODUCER, give_up, false },
+	{ "send many", PRODUCER, send_many, false },
+	{ "close", PRODUCER, finish, true },
+	{ "receive", CONSUMER, receive, false },
+	{ "receive many", CONSUMER, receive_many, false },
+	{ "keep one", CONSUMER, keep_one, false },
 };
 
 static const struct shape shapes[] = {

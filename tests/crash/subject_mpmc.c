@@ -142,6 +142,13 @@ static int send_many(struct party *party)
 	return outcome;
 }
 
+static int finish(struct party *party)
+{
+	party_closes(party);
+	petal_mpmc_close(ring_of(party));
+	return ACT_DONE;
+}
+
 /* ---- the consumer ---- */
 
 static int peeked(int outcome)
@@ -238,12 +245,13 @@ static int give_back(struct party *party)
 }
 
 static const struct act acts[] = {
-	{ "send", PRODUCER, send },
-	{ "abort", PRODUCER, give_up },
-	{ "send many", PRODUCER, send_many },
-	{ "receive", CONSUMER, receive },
-	{ "receive many", CONSUMER, receive_many },
-	{ "give back", CONSUMER, give_back },
+	{ "send", PRODUCER, send, false },
+	{ "abort", PRODUCER, give_up, false },
+	{ "send many", PRODUCER, send_many, false },
+	{ "close", PRODUCER, finish, true },
+	{ "receive", CONSUMER, receive, false },
+	{ "receive many", CONSUMER, receive_many, false },
+	{ "give back", CONSUMER, give_back, false },
 };
 
 static const struct shape shapes[] = {

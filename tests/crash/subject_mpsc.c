@@ -9,7 +9,8 @@
 /*
  * The consumer has owner number 0 and repairs; whoever follows a dead consumer
  * adopts first. Producers have the numbers from 1. Who is too slow is fenced
- * only where it holds up the consumer.
+ * only where it holds up the consumer. A variant is the room that only owner 0
+ * may claim, who sends to itself.
  */
 
 struct mpsc_view {
@@ -26,7 +27,7 @@ static struct petal_mpsc_geometry geometry_of(const struct shape *shape)
 	struct petal_mpsc_geometry geometry = {
 		.data_bytes = shape->count,
 		.owners = OWNERS,
-		.reserve_bytes = 0,
+		.reserve_bytes = shape->variant,
 		.start_pos = shape->start_pos,
 	};
 
@@ -76,7 +77,7 @@ static void owners_of(const struct casualties *dead,
 {
 	for (unsigned i = 0; i < PETAL_MPSC_OWNERS_MAX / 64; i++)
 		ret_owners[i] = 0;
-	ret_owners[0] = (uint64_t)dead->producers << 1;
+	ret_owners[0] = (uint64_t)dead->producers << 1 | (dead->consumers & 1);
 }
 
 static int mpsc_repair(struct party *party, const struct casualties *dead)
@@ -107,7 +108,7 @@ static int mpsc_fence(struct party *party, const struct casualties *slow)
 
 static uint64_t mpsc_room(const struct shape *shape)
 {
-	return shape->count / PETAL_RECORD_ALIGN - 1;
+	return (shape->count - shape->variant) / PETAL_RECORD_ALIGN - 1;
 }
 
 /* ---- the producer ---- */
@@ -177,6 +178,13 @@ static int send_run(struct party *party)
 	for (unsigned i = 0; i < MANY; i++)
 		party_settled(party, err);
 	return party_outcome(err);
+}
+
+static int finish(struct party *party)
+{
+	party_closes(party);
+	petal_mpsc_close(&view_of(party)->ring);
+	return ACT_DONE;
 }
 
 /* ---- the consumer ---- */
@@ -261,6 +269,18 @@ static int receive_many(struct party *party)
 	return ACT_DONE;
 }
 
+/* Nobody is waited for: what is claimed and not published is taken away. */
+static int fence_and_receive(struct party *party)
+{
+	struct mpsc_view *view = view_of(party);
+	uint32_t owner;
+	int err = petal_mpsc_fence(&view->ring, view->pos, &owner);
+
+	if (err < 0 && err != -ENOSPC)
+		return err;
+	return receive(party);
+}
+
 /*
  * Free lines begin with zero, or the next claim there would fail. Where one that
  * was fenced may still write, nothing can be said.
@@ -295,16 +315,19 @@ static int mpsc_audit(const void *memory, const struct shape *shape,
 }
 
 static const struct act acts[] = {
-	{ "send", PRODUCER, send },
-	{ "abort", PRODUCER, give_up },
-	{ "send run", PRODUCER, send_run },
-	{ "receive", CONSUMER, receive },
-	{ "receive many", CONSUMER, receive_many },
+	{ "send", PRODUCER, send, false },
+	{ "abort", PRODUCER, give_up, false },
+	{ "send run", PRODUCER, send_run, false },
+	{ "close", PRODUCER, finish, true },
+	{ "receive", CONSUMER, receive, false },
+	{ "receive many", CONSUMER, receive_many, false },
+	{ "fence", CONSUMER, fence_and_receive, false },
+	{ "send to itself", CONSUMER, send, false },
 };
 
 static const struct shape shapes[] = {
 	{ "4 KiB", 4096, 900, 0, 3, 1, 0 },
-	{ "4 KiB about to wrap", 4096, 500, 4096 - 128, 3, 1, 0 },
+	{ "4 KiB about to wrap", 4096, 500, 4096 - 128, 3, 1, 512 },
 	{ "4 KiB near 2^32", 4096, 1000, (UINT64_C(1) << 32) - 192, 3, 1, 0 },
 	{ "64 KiB", 65536, 900, 0, 3, 1, 0 },
 	{ "4 KiB of short ones", 4096, 48, 64, 2, 1, 0 },

@@ -23,18 +23,30 @@ static struct petal_pipe_geometry geometry_of(const struct shape *shape)
 	return geometry;
 }
 
-static uint64_t pipe_bytes(const struct shape *shape)
+static uint64_t ring_bytes(const struct shape *shape)
 {
 	struct petal_pipe_geometry geometry = geometry_of(shape);
 
 	return petal_pipe_bytes(&geometry);
 }
 
+/* A variant of 1: the consumer's cursor lies in memory of its own. */
+static uint64_t pipe_bytes(const struct shape *shape)
+{
+	return ring_bytes(shape) + shape->variant * PETAL_PIPE_CURSOR_BYTES;
+}
+
 static int pipe_format(void *memory, const struct shape *shape)
 {
 	struct petal_pipe_geometry geometry = geometry_of(shape);
 
-	return petal_pipe_format(memory, &geometry);
+	int err = petal_pipe_format(memory, &geometry);
+
+	if (!err && shape->variant)
+		err = petal_pipe_format_cursor((uint8_t *)memory +
+						       ring_bytes(shape),
+					       shape->start_pos);
+	return err;
 }
 
 static struct petal_pipe *ring_of(struct party *party)
@@ -44,10 +56,18 @@ static struct petal_pipe *ring_of(struct party *party)
 
 static int pipe_join(struct party *party)
 {
-	return petal_pipe_attach(party->memory, pipe_bytes(party->shape),
-				 party->role == PRODUCER ? PETAL_PIPE_PRODUCER
-							 : PETAL_PIPE_CONSUMER,
-				 ring_of(party));
+	uint64_t bytes = ring_bytes(party->shape);
+	enum petal_pipe_role role = party->role == PRODUCER
+					    ? PETAL_PIPE_PRODUCER
+					    : PETAL_PIPE_CONSUMER;
+
+	if (!party->shape->variant)
+		return petal_pipe_attach(party->memory, bytes, role,
+					 ring_of(party));
+	return petal_pipe_attach_apart(party->memory, bytes,
+				       (uint8_t *)party->memory + bytes,
+				       PETAL_PIPE_CURSOR_BYTES, role,
+				       ring_of(party));
 }
 
 static int pipe_repair(struct party *party, const struct casualties *dead)
@@ -105,6 +125,13 @@ static int give_up(struct party *party)
 		return party_outcome(err);
 	petal_pipe_abort(ring_of(party));
 	return party_gave_up(party, 0);
+}
+
+static int finish(struct party *party)
+{
+	party_closes(party);
+	petal_pipe_close(ring_of(party));
+	return ACT_DONE;
 }
 
 /* Append several, then show them by one store. */
@@ -192,17 +219,19 @@ static int receive_many(struct party *party)
 }
 
 static const struct act acts[] = {
-	{ "send", PRODUCER, send },
-	{ "abort", PRODUCER, give_up },
-	{ "send many", PRODUCER, send_many },
-	{ "receive", CONSUMER, receive },
-	{ "receive many", CONSUMER, receive_many },
+	{ "send", PRODUCER, send, false },
+	{ "abort", PRODUCER, give_up, false },
+	{ "send many", PRODUCER, send_many, false },
+	{ "close", PRODUCER, finish, true },
+	{ "receive", CONSUMER, receive, false },
+	{ "receive many", CONSUMER, receive_many, false },
 };
 
 static const struct shape shapes[] = {
 	{ "1 KiB", 1024, 200, 0, 1, 1, 0 },
 	{ "1 KiB about to wrap", 1024, 120, 1024 - 112, 1, 1, 0 },
 	{ "1 KiB near 2^32", 1024, 240, (UINT64_C(1) << 32) - 80, 1, 1, 0 },
+	{ "1 KiB, cursor apart", 1024, 160, 48, 1, 1, 1 },
 	{ "64 KiB", 65536, 900, 0, 1, 1, 0 },
 	{ "4 KiB of short ones", 4096, 48, 64, 1, 1, 0 },
 	{ "1 MiB", 1048576, 16384, 0, 1, 1, 0 },
@@ -213,7 +242,7 @@ const struct subject subject_pipe = {
 	.repairer = CONSUMER,
 	.shapes = shapes,
 	.shape_count = sizeof(shapes) / sizeof(shapes[0]),
-	.stepped = 3,
+	.stepped = 4,
 	.acts = acts,
 	.act_count = sizeof(acts) / sizeof(acts[0]),
 	.bytes = pipe_bytes,

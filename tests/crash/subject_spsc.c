@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "rings/outcome.h"
 #include "rings/spsc.h"
 
 /*
@@ -12,31 +13,45 @@
  */
 
 #define MANY 3u
+/* In a variant: the consumer's cursor lies in memory of its own. */
+#define APART 16u
 
 static struct petal_spsc_geometry geometry_of(const struct shape *shape)
 {
 	struct petal_spsc_geometry geometry = {
 		.slot_count = shape->count,
 		.slot_bytes = shape->length_max,
-		.kind = (enum petal_spsc_kind)shape->variant,
+		.kind = (enum petal_spsc_kind)(shape->variant & ~APART),
 		.start_pos = shape->start_pos,
 	};
 
 	return geometry;
 }
 
-static uint64_t spsc_bytes(const struct shape *shape)
+static uint64_t ring_bytes(const struct shape *shape)
 {
 	struct petal_spsc_geometry geometry = geometry_of(shape);
 
 	return petal_spsc_bytes(&geometry);
 }
 
+static uint64_t spsc_bytes(const struct shape *shape)
+{
+	return ring_bytes(shape) +
+	       (shape->variant & APART ? PETAL_SPSC_CURSOR_BYTES : 0);
+}
+
 static int spsc_format(void *memory, const struct shape *shape)
 {
 	struct petal_spsc_geometry geometry = geometry_of(shape);
 
-	return petal_spsc_format(memory, &geometry);
+	int err = petal_spsc_format(memory, &geometry);
+
+	if (!err && shape->variant & APART)
+		err = petal_spsc_format_cursor((uint8_t *)memory +
+						       ring_bytes(shape),
+					       shape->start_pos);
+	return err;
 }
 
 static struct petal_spsc *ring_of(struct party *party)
@@ -46,10 +61,18 @@ static struct petal_spsc *ring_of(struct party *party)
 
 static int spsc_join(struct party *party)
 {
-	return petal_spsc_attach(party->memory, spsc_bytes(party->shape),
-				 party->role == PRODUCER ? PETAL_SPSC_PRODUCER
-							 : PETAL_SPSC_CONSUMER,
-				 ring_of(party));
+	uint64_t bytes = ring_bytes(party->shape);
+	enum petal_spsc_role role = party->role == PRODUCER
+					    ? PETAL_SPSC_PRODUCER
+					    : PETAL_SPSC_CONSUMER;
+
+	if (!(party->shape->variant & APART))
+		return petal_spsc_attach(party->memory, bytes, role,
+					 ring_of(party));
+	return petal_spsc_attach_apart(party->memory, bytes,
+				       (uint8_t *)party->memory + bytes,
+				       PETAL_SPSC_CURSOR_BYTES, role,
+				       ring_of(party));
 }
 
 static int spsc_repair(struct party *party, const struct casualties *dead)
@@ -69,13 +92,29 @@ static uint64_t spsc_room(const struct shape *shape)
 	return shape->count;
 }
 
+/* Why there was nothing; what has come meanwhile is for the next look. */
+static int nothing(struct party *party)
+{
+	int outcome = petal_spsc_outcome(ring_of(party));
+
+	return outcome == -EPIPE || outcome == PETAL_RING_CLOSED ? ACT_CLOSED
+								 : ACT_NOTHING;
+}
+
+static int finish(struct party *party)
+{
+	party_closes(party);
+	petal_spsc_close(ring_of(party));
+	return ACT_DONE;
+}
+
 static int send(struct party *party)
 {
 	void *slot = petal_spsc_claim(ring_of(party));
 	uint64_t id = party_next_id(party);
 
 	if (!slot)
-		return ACT_NOTHING;
+		return nothing(party);
 	history_add(party->history, EVENT_TRY, id);
 	message_fill(slot, party->shape->length_max, id);
 	petal_spsc_publish(ring_of(party));
@@ -88,7 +127,7 @@ static int send_many(struct party *party)
 	uint64_t count = petal_spsc_claim_n(ring, MANY);
 
 	if (count == 0)
-		return ACT_NOTHING;
+		return nothing(party);
 	for (uint64_t i = 0; i < count; i++) {
 		uint64_t id = party_next_id(party) + i;
 
@@ -108,7 +147,7 @@ static int receive(struct party *party)
 	uint64_t id;
 
 	if (!slot)
-		return ACT_NOTHING;
+		return nothing(party);
 	id = party_got(party, slot, party->shape->length_max);
 	party_still(party, id, slot, party->shape->length_max);
 	history_add(party->history, EVENT_FREE, id);
@@ -124,7 +163,7 @@ static int receive_many(struct party *party)
 	uint64_t ids[MANY];
 
 	if (count == 0)
-		return ACT_NOTHING;
+		return nothing(party);
 	for (uint64_t i = 0; i < count; i++)
 		ids[i] = party_got(party, petal_spsc_slot(ring, i),
 				   party->shape->length_max);
@@ -137,10 +176,11 @@ static int receive_many(struct party *party)
 }
 
 static const struct act acts[] = {
-	{ "send", PRODUCER, send },
-	{ "send many", PRODUCER, send_many },
-	{ "receive", CONSUMER, receive },
-	{ "receive many", CONSUMER, receive_many },
+	{ "send", PRODUCER, send, false },
+	{ "send many", PRODUCER, send_many, false },
+	{ "close", PRODUCER, finish, true },
+	{ "receive", CONSUMER, receive, false },
+	{ "receive many", CONSUMER, receive_many, false },
 };
 
 static const struct shape shapes[] = {
@@ -152,6 +192,7 @@ static const struct shape shapes[] = {
 	{ "4 slots, indexed", 4, 64, 0, 1, 1, PETAL_SPSC_INDEXED },
 	{ "8 slots near 2^32, indexed", 8, 40, (UINT64_C(1) << 32) - 5, 1, 1,
 	  PETAL_SPSC_INDEXED },
+	{ "4 slots, cursor apart", 4, 24, 2, 1, 1, PETAL_SPSC_STAMPED | APART },
 	{ "64 slots of 16 B", 64, 16, 0, 1, 1, PETAL_SPSC_STAMPED },
 	{ "1024 slots of 56 B", 1024, 56, 1000, 1, 1, PETAL_SPSC_STAMPED },
 	{ "1024 slots of 64 B, indexed", 1024, 64, 1000, 1, 1,
@@ -164,7 +205,7 @@ const struct subject subject_spsc = {
 	.repairer = CONSUMER,
 	.shapes = shapes,
 	.shape_count = sizeof(shapes) / sizeof(shapes[0]),
-	.stepped = 5,
+	.stepped = 6,
 	.acts = acts,
 	.act_count = sizeof(acts) / sizeof(acts[0]),
 	.bytes = spsc_bytes,

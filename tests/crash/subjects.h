@@ -10,7 +10,8 @@
 	SUBJECT(mpsc)  \
 	SUBJECT(mpmc)  \
 	SUBJECT(bcast) \
-	SUBJECT(pipe)
+	SUBJECT(pipe)  \
+	SUBJECT(ledger)
 
 #define SUBJECT(name) extern const struct subject subject_##name;
 SUBJECTS

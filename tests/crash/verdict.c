@@ -18,6 +18,7 @@ struct court {
 	struct history *emptied[PARTIES_MAX];
 	struct history *filled;
 	unsigned consumer_count;
+	bool closed; /* a producer was told so */
 };
 
 static int complain(struct verdict *verdict, const char *what, int64_t number)
@@ -39,6 +40,7 @@ static int enter(struct court *court)
 			   verdict->memory, CONSUMER,
 			   subject_spare(verdict->subject, i),
 			   court->drained[i]);
+		party->follows = verdict->dead.consumers >> i & 1;
 		outcome = verdict->subject->join(party);
 		if (outcome)
 			return complain(verdict, "a survivor cannot join",
@@ -71,6 +73,9 @@ static int drain(struct court *court)
 						? "stuck: held up by the dead"
 						: "drain fails",
 					outcome);
+		if (court->closed && outcome != ACT_CLOSED)
+			return complain(court->verdict,
+					"closed, and nobody is told", outcome);
 	}
 	return 0;
 }
@@ -81,7 +86,10 @@ static int compare(struct court *court, struct history **histories,
 	struct verdict *verdict = court->verdict;
 	struct history_rules rules =
 		subject_rules(verdict->subject, verdict->shape);
-	int bad = history_check(histories, count, &rules, verdict->why);
+	int bad;
+
+	rules.bereft = verdict->subject->seated && verdict->bereft;
+	bad = history_check(histories, count, &rules, verdict->why);
 
 	return bad < 0 ? complain(verdict, "no memory", bad) : bad;
 }
@@ -96,6 +104,19 @@ static int look_over(struct court *court)
 				       court->verdict->why);
 }
 
+/* Whether somebody has closed the ring, or died in trying. */
+static bool was_closed(const struct verdict *verdict)
+{
+	for (unsigned i = 0; i < verdict->history_count; i++) {
+		const struct history *history = verdict->histories[i];
+
+		for (uint64_t j = 0; j < history->count; j++)
+			if (event_kind(history->events[j]) == EVENT_CLOSE)
+				return true;
+	}
+	return false;
+}
+
 static int fill(struct court *court, bool last)
 {
 	struct verdict *verdict = court->verdict;
@@ -106,6 +127,11 @@ static int fill(struct court *court, bool last)
 	while ((outcome = party_act(&court->producer)) == ACT_DONE)
 		if (++sent > ACTS_MAX)
 			return complain(verdict, "never full", (int64_t)sent);
+	/* Closed is closed; drain sees to it that the consumers know. */
+	if (outcome == ACT_CLOSED && sent == 0 && was_closed(verdict)) {
+		court->closed = true;
+		return 0;
+	}
 	if (outcome != ACT_NOTHING)
 		return complain(verdict, "not usable again", outcome);
 	if (last && sent < room)
@@ -123,7 +149,11 @@ static int reuse(struct court *court)
 
 	party_init(&court->producer, verdict->subject, verdict->shape,
 		   verdict->memory, PRODUCER, 0, court->filled);
+	court->producer.follows = verdict->dead.producers & 1;
 	bad = verdict->subject->join(&court->producer);
+	/* A subject may be made for so many producers, and no more. */
+	if (bad == ACT_CLOSED)
+		return look_over(court);
 	if (bad)
 		return complain(verdict, "a new producer cannot join", bad);
 	for (unsigned i = 0; i < court->consumer_count; i++) {
@@ -186,8 +216,9 @@ int verdict_reach(struct verdict *verdict)
 	uint64_t capacity = verdict->subject->room(verdict->shape) * 48 + 64;
 
 	court.verdict = verdict;
+	court.closed = false;
 	court.consumer_count =
-		verdict->subject->broadcast ? verdict->shape->consumers : 1;
+		subject_consumers(verdict->subject, verdict->shape);
 	for (unsigned i = 0; i < PARTIES_MAX; i++) {
 		court.drained[i] =
 			summon(&kept[i], VERDICT_NUMBER + i, capacity);

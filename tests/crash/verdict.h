@@ -21,6 +21,7 @@
  * struct verdict - what is judged
  * @memory: changed by the judging
  * @dead: whose places must be repaired
+ * @bereft: a consumer has died, now or before
  * @histories: of all who were there; those of consumers in the order in which
  *	they began
  */
@@ -29,6 +30,7 @@ struct verdict {
 	const struct shape *shape;
 	void *memory;
 	struct casualties dead;
+	bool bereft;
 	struct history *histories[VERDICT_HISTORIES_MAX];
 	unsigned history_count;
 	char why[VERDICT_WHY_BYTES];

@@ -603,6 +603,50 @@ void explore_write(void *word, uint64_t value)
 	say("write     +%-5" PRIu64 " %#18" PRIx64, offset_of(location), value);
 }
 
+static bool is_shared(const void *word, size_t bytes)
+{
+	size_t offset = (size_t)((const uint8_t *)word -
+				 (const uint8_t *)model->shared);
+
+	return offset < model->shared_bytes &&
+	       bytes <= model->shared_bytes - offset;
+}
+
+static void copy_word(uint8_t *to, const uint8_t *from)
+{
+	size_t offset = (size_t)(from - (const uint8_t *)model->shared);
+	unsigned index = location_of_word[offset / 4];
+
+	if (index && locations[index - 1].plain)
+		explore_write(to, explore_read(from));
+	else
+		explore_store(to, 8,
+			      explore_load(from, 8, EXPLORE_RELAXED,
+					   EXPLORE_HERE),
+			      EXPLORE_RELAXED, EXPLORE_HERE);
+}
+
+/*
+ * From one place of the shared memory to another: word by word, but only the
+ * first, and what anybody ever accessed, for no model looks at the others.
+ */
+void *explore_copy(void *to, const void *from, size_t bytes)
+{
+	const uint8_t *source = from;
+	uint8_t *target = to;
+
+	if (!self || !is_shared(to, bytes) || !is_shared(from, bytes))
+		return memcpy(to, from, bytes);
+	for (size_t i = 0; i + 8 <= bytes; i += 8) {
+		size_t offset =
+			(size_t)(source + i - (const uint8_t *)model->shared);
+
+		if (i == 0 || location_of_word[offset / 4])
+			copy_word(target + i, source + i);
+	}
+	return to;
+}
+
 bool explore_proved_dead(unsigned thread)
 {
 	if (threads[thread].state != DONE && threads[thread].state != DEAD) {

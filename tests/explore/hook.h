@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /**
  * DOC: hook - what shm/atomic.h becomes when the explorer compiles a ring
@@ -49,6 +50,11 @@ uint64_t explore_and(void *word, unsigned bytes, uint64_t value, unsigned order,
 		     const char *where);
 void explore_fence(unsigned order, const char *where);
 void explore_light_fence(unsigned order, const char *where);
+
+void *explore_copy(void *to, const void *from, size_t bytes);
+
+/* Payload that a ring copies within the shared memory is of interest too. */
+#define memcpy(to, from, bytes) explore_copy(to, from, bytes)
 
 #define EXPLORE_TEXT_OF(line) #line
 #define EXPLORE_TEXT(line) EXPLORE_TEXT_OF(line)

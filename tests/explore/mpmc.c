@@ -32,6 +32,7 @@ static struct {
 	uint8_t last[OWNERS][OWNERS]; /* consumer, producer */
 	bool died[OWNERS];
 	bool saw_end;
+	bool has_kept;
 } state;
 
 static const struct petal_mpmc_geometry geometry = {
@@ -257,6 +258,11 @@ static void finish_closed(void)
 		check_delivery(id);
 }
 
+static void finish_kept(void)
+{
+	explore_check(!state.saw_end || !state.has_kept);
+}
+
 /* --- threads -------------------------------------------------------------- */
 
 static void produce_2(void)
@@ -382,6 +388,30 @@ static void close_it(void)
 	petal_mpmc_close(mine());
 }
 
+/* One in hand, when others come to the end of the ring. */
+static void keep_the_second(void)
+{
+	struct petal_mpmc *ring = mine();
+	struct petal_mpmc_view first, second;
+
+	if (take(ring, &first) != 0)
+		return;
+	done(ring, &first);
+	if (take(ring, &second) != 0)
+		return;
+	state.has_kept = true;
+	state.in_hand[explore_self()] = 0;
+}
+
+/* Closed, and nothing in anybody's hands: nothing will come any more. */
+static void look_for_end(void)
+{
+	struct petal_mpmc_view view;
+
+	state.saw_end = petal_mpmc_peek(mine(), &view) == PETAL_RING_CLOSED &&
+			petal_mpmc_busy(mine()) == 0;
+}
+
 static void consume_to_end(void)
 {
 	state.saw_end = consume(3, 4) == PETAL_RING_CLOSED;
@@ -472,6 +502,10 @@ static const struct explore_model taken_twice =
 	      .threads = { take_and_return, hold_two, fence_1 },
 	      .finish = finish);
 
+static const struct explore_model fenced_twice =
+	MODEL(.name = "fenced-twice", .setup = make_worn,
+	      .threads = { fence_1, hold_two, fence_1 }, .finish = finish);
+
 static const struct explore_model crowd =
 	MODEL(.name = "crowd", .setup = make_late,
 	      .threads = { produce_6, consume_6, produce_6, consume_6 },
@@ -481,6 +515,11 @@ static const struct explore_model closed =
 	MODEL(.name = "close", .setup = make_new,
 	      .threads = { produce_2, close_it, consume_to_end },
 	      .finish = finish_closed);
+
+static const struct explore_model closed_on_one =
+	MODEL(.name = "close-on-one", .setup = make_new,
+	      .threads = { produce_2, keep_the_second, close_it, look_for_end },
+	      .finish = finish_kept);
 
 static const struct explore_model formatted =
 	MODEL(.name = "format", .setup = make_nothing,
@@ -499,7 +538,9 @@ const struct explore_model *const explore_models[] = {
 	&producer_fenced,
 	&consumer_fenced,
 	&closed,
+	&closed_on_one,
 	&taken_twice,
+	&fenced_twice,
 	&crowd,
 	&formatted,
 	NULL,

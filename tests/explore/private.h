@@ -5,6 +5,8 @@
 #include "tests/explore/coroutine.h"
 #include "tests/explore/explore.h"
 
+#undef memcpy
+
 /*
  * What the two halves of the explorer share: explore.c decides what happens,
  * history.c knows what it means for memory.

@@ -66,6 +66,18 @@ static void make_indexed(void)
 	make(0);
 }
 
+/*
+ * Flushing changes nothing here, where all is coherent. What is left are the
+ * orders, and a checksum that says no if the payload is not all there.
+ */
+static void make_far(void)
+{
+	geometry.kind = PETAL_SPSC_STAMPED;
+	geometry.coherence = PETAL_SEGMENT_NONCOHERENT;
+	make(0);
+	geometry.coherence = PETAL_SEGMENT_COHERENT;
+}
+
 /* Where 32 bits end. */
 static void make_late(void)
 {
@@ -355,13 +367,18 @@ static const struct explore_model consumer_dies =
 static const struct explore_model formatted =
 	MODEL(.name = "format", .setup = make_nothing,
 	      .threads = { format, find_formatted, find_not_dead },
-	      .mortal = 1u << 0);
+	      .mortal = 1u << 0, .has_private_words = true);
+
+static const struct explore_model far =
+	MODEL(.name = "far", .setup = make_far,
+	      .threads = { produce_6, consume_6 }, .finish = finish,
+	      .has_private_words = true);
 
 const struct explore_model *const explore_models[] = {
 	&flow,     &flow_late,      &laps,          &bulk,
 	&observed, &producer_dies,  &consumer_dies, &formatted,
 	&indexed,  &indexed_bulk,   &indexed_dies,  &closed,
-	&refused,  &indexed_closed, NULL,
+	&refused,  &indexed_closed, &far,           NULL,
 };
 
 const struct explore_excuse explore_excuses[] = { { .file = NULL } };

@@ -55,10 +55,10 @@ void fuzz_write(void *bytes, uint64_t length);
 int64_t fuzz_refused(int64_t outcome);
 
 /** fuzz_require() - what must be so, whatever the peer does */
-#define fuzz_require(condition)                              \
-	do {                                                 \
-		if (!(condition))                            \
-			fuzz_fail("not so: " #condition);    \
+#define fuzz_require(condition)                           \
+	do {                                              \
+		if (!(condition))                         \
+			fuzz_fail("not so: " #condition); \
 	} while (0)
 
 __attribute__((noreturn)) void fuzz_fail(const char *what);

@@ -42,10 +42,10 @@ static inline void fuzz_access(const volatile void *word, unsigned bytes)
 	(FUZZ_ACCESS(word), __atomic_load_n(&(word)->bits, order))
 #define petal_store(word, value, order) \
 	(FUZZ_ACCESS(word), __atomic_store_n(&(word)->bits, value, order))
-#define petal_cas(word, expected, value, order)                        \
-	(FUZZ_ACCESS(word),                                            \
-	 __atomic_compare_exchange_n(&(word)->bits, expected, value, 0, \
-				     order, __ATOMIC_RELAXED))
+#define petal_cas(word, expected, value, order)                                \
+	(FUZZ_ACCESS(word),                                                    \
+	 __atomic_compare_exchange_n(&(word)->bits, expected, value, 0, order, \
+				     __ATOMIC_RELAXED))
 #define petal_swap(word, value, order) \
 	(FUZZ_ACCESS(word), __atomic_exchange_n(&(word)->bits, value, order))
 #define petal_add(word, value, order) \

@@ -157,8 +157,8 @@ static void release(struct reader *r)
 	view = &r->views[fuzz_random((uint64_t)r->view_count)];
 	petal_bcast_check(&r->reader, view);
 	if (fuzz_random(4) == 0 && r->hold == PETAL_BCAST_HOLDS_MAX)
-		fuzz_refused(petal_bcast_hold(&r->reader, &r->views[0],
-					      &r->hold));
+		fuzz_refused(
+			petal_bcast_hold(&r->reader, &r->views[0], &r->hold));
 	else
 		petal_bcast_release(&r->reader, view);
 	r->view_count = 0;
@@ -262,7 +262,7 @@ const struct fuzz_subject fuzz_bcast = {
 	.name = "bcast",
 	.variants = 6,
 	.cost = 1,
-	.accesses_max = 50000,
+	.accesses_max = 60000,
 	.sizes = sizes,
 	.make = make,
 	.step = step,

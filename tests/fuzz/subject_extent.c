@@ -24,8 +24,8 @@ static int fd = -1;
 static void sizes(uint32_t variant, uint64_t bytes[FUZZ_REGIONS])
 {
 	(void)variant;
-	bytes[0] = PETAL_SEGMENT_HEADER_BYTES +
-		   PETAL_SEGMENT_TABLE_BYTES(EXTENTS);
+	bytes[0] =
+		PETAL_SEGMENT_HEADER_BYTES + PETAL_SEGMENT_TABLE_BYTES(EXTENTS);
 	bytes[1] = 0;
 }
 
@@ -82,13 +82,12 @@ static void keep(void)
 {
 	switch (fuzz_random(4)) {
 	case 0:
-		fuzz_refused(petal_extent_add(
-			&extents, 1 + fuzz_random(3 * EXTENT_BYTES), &offset,
-			&generation));
+		fuzz_refused(petal_extent_add(&extents,
+					      1 + fuzz_random(3 * EXTENT_BYTES),
+					      &offset, &generation));
 		break;
 	case 1:
-		fuzz_refused(
-			petal_extent_retire(&extents, offset, generation));
+		fuzz_refused(petal_extent_retire(&extents, offset, generation));
 		break;
 	case 2:
 		fuzz_refused(petal_extent_reclaim(&extents, offset, generation,
@@ -107,8 +106,8 @@ static void observe(void)
 
 	fuzz_require(petal_extent_live_bytes(&extents) <=
 		     EXTENTS * EXTENT_BYTES);
-	if (!fuzz_refused(petal_extent_look(
-		    &extents, fuzz_random(EXTENTS + 1), &info)))
+	if (!fuzz_refused(petal_extent_look(&extents, fuzz_random(EXTENTS + 1),
+					    &info)))
 		fuzz_require(info.offset < TOTAL_BYTES);
 }
 

@@ -26,8 +26,8 @@ static struct petal_ledger_geometry shape_of(uint32_t variant)
 		.granule_bytes = variant & 1 ? 64 : 256,
 		.entries = ENTRIES,
 		.segment = SEGMENT,
-		.start_generation =
-			variant & 2 ? PETAL_REF_GENERATION_MAX - 1 : 1,
+		.start_generation = variant & 2 ? PETAL_REF_GENERATION_MAX - 1
+						: 1,
 	};
 }
 
@@ -43,8 +43,8 @@ static void attach(uint32_t i)
 {
 	struct petal_ledger ledger;
 
-	if (fuzz_refused(petal_ledger_attach(memory.base, memory.bytes, i,
-					     &ledger)))
+	if (fuzz_refused(
+		    petal_ledger_attach(memory.base, memory.bytes, i, &ledger)))
 		return;
 	/* The range is what its own maker has said; a process checks that. */
 	if (ledger.segment != SEGMENT)
@@ -97,8 +97,8 @@ static void resolve(uint32_t i)
 	uint64_t bytes = fuzz_random(4) ? fuzz_random(300) : fuzz_lie(64);
 	void *pointer;
 
-	if (fuzz_refused(petal_ref_resolve(&tables[i], any_ref(), bytes,
-					   &pointer)))
+	if (fuzz_refused(
+		    petal_ref_resolve(&tables[i], any_ref(), bytes, &pointer)))
 		return;
 	fuzz_write(pointer, bytes);
 }

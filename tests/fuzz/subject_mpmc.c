@@ -43,8 +43,8 @@ static void attach(uint32_t i)
 {
 	struct petal_mpmc ring;
 
-	if (fuzz_refused(petal_mpmc_attach(memory.base, memory.bytes, i,
-					   &ring)))
+	if (fuzz_refused(
+		    petal_mpmc_attach(memory.base, memory.bytes, i, &ring)))
 		return;
 	owners[i].ring = ring;
 	owners[i].claim_count = 0;
@@ -135,8 +135,8 @@ static void keep(struct owner *o)
 	if (fuzz_random(2))
 		fuzz_refused(petal_mpmc_repair(&o->ring, dead));
 	else
-		fuzz_refused(petal_mpmc_fence(&o->ring,
-					      (uint32_t)fuzz_random(4)));
+		fuzz_refused(
+			petal_mpmc_fence(&o->ring, (uint32_t)fuzz_random(4)));
 }
 
 static void observe(struct owner *o)
@@ -147,8 +147,8 @@ static void observe(struct owner *o)
 	fuzz_require(petal_mpmc_backlog(&o->ring) <= o->ring.slot_count);
 	fuzz_require(petal_mpmc_busy(&o->ring) <= o->ring.slot_count);
 	fuzz_refused(petal_mpmc_blocker(&o->ring, &owner));
-	fuzz_refused(petal_mpmc_stats(&o->ring, (uint32_t)fuzz_random(4),
-				      &stats));
+	fuzz_refused(
+		petal_mpmc_stats(&o->ring, (uint32_t)fuzz_random(4), &stats));
 }
 
 static void step(void)

@@ -28,6 +28,8 @@ static struct petal_spsc_geometry shape_of(uint32_t variant)
 		.kind = variant / 8 % 2 ? PETAL_SPSC_INDEXED
 					: PETAL_SPSC_STAMPED,
 		.start_pos = starts[variant / 32 % 3],
+		.coherence = variant / 96 ? PETAL_SEGMENT_NONCOHERENT
+					  : PETAL_SEGMENT_COHERENT,
 	};
 }
 
@@ -200,7 +202,7 @@ static void step(void)
 
 const struct fuzz_subject fuzz_spsc = {
 	.name = "spsc",
-	.variants = 96,
+	.variants = 192,
 	.cost = 1,
 	.accesses_max = 200,
 	.sizes = sizes,

@@ -12,6 +12,7 @@
 #include <dlfcn.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "shm/arena.h"
@@ -409,6 +410,203 @@ static void grow__what_was_too_small_is_not_any_more(void **state)
 	munmap(memory, f->ledger_bytes);
 }
 
+/* An arena over a segment that begins with one extent's worth and grows. */
+struct growing {
+	struct petal_segment segment;
+	struct petal_extents extents;
+	struct petal_ledger ledger;
+	struct petal_arena *arena;
+	void *memory;
+	uint64_t memory_bytes;
+	unsigned char *range;
+};
+
+static void open_growing(struct growing *g, uint64_t bytes)
+{
+	struct petal_segment_options shape = {
+		.name = "arena_test",
+		.body_bytes = MIB(16),
+		.reserve_bytes = MIB(16) + bytes,
+	};
+	struct petal_ledger_geometry geometry = {
+		.range_bytes = bytes,
+		.granule_bytes = 1024,
+		.entries = ENTRIES,
+	};
+	struct petal_arena_options options = {
+		.bytes = bytes,
+		.ledger = &g->ledger,
+		.extents = &g->extents,
+	};
+	struct petal_peer_id self;
+
+	assert_ok(petal_segment_open(&shape, &g->segment));
+	assert_ok(petal_extent_open(&g->segment, &g->extents));
+	assert_ok(petal_peer_self(&self));
+	assert_ok(petal_extent_keep(&g->extents, &self));
+	g->memory_bytes = petal_ledger_bytes(&geometry);
+	assert_true(g->memory_bytes <= petal_segment_body_bytes(&g->segment));
+	g->memory = petal_segment_body(&g->segment);
+	assert_ok(petal_ledger_format(g->memory, &geometry));
+	assert_ok(
+		petal_ledger_attach(g->memory, g->memory_bytes, 0, &g->ledger));
+	g->range = (unsigned char *)g->segment.base + g->segment.fixed_bytes;
+	options.base = g->range;
+	assert_ok(petal_arena_open(&options, &g->arena));
+}
+
+static void close_growing(struct growing *g)
+{
+	petal_arena_close(g->arena);
+	petal_segment_close(&g->segment);
+}
+
+/* Fills what it is told to, and drops; ends at the end of the pipe. */
+static void hold_and_drop(struct growing *g, int in, int out)
+{
+	struct petal_ledger ledger;
+	struct petal_ref ref;
+
+	if (petal_ledger_attach(g->memory, g->memory_bytes, 1, &ledger))
+		_exit(1);
+	while (read(in, &ref, sizeof(ref)) == sizeof(ref)) {
+		const unsigned char *bytes = g->range + petal_ref_offset(ref);
+
+		if (petal_ledger_accept(&ledger, ref) ||
+		    petal_ledger_check(&ledger, ref, MIB(4)))
+			_exit(2);
+		for (uint64_t i = 0; i < MIB(4); i += 4096)
+			if (bytes[i] != (unsigned char)(ref.bits >> 34))
+				_exit(3);
+		if (petal_ledger_drop(&ledger, ref))
+			_exit(4);
+		if (write(out, "", 1) != 1)
+			_exit(5);
+	}
+	_exit(0);
+}
+
+static uint64_t blocks_bytes(const struct growing *g)
+{
+	struct stat status;
+
+	assert_int_equal(fstat(g->segment.fd, &status), 0);
+	return (uint64_t)status.st_blocks * 512;
+}
+
+/* Up, and down again while another process holds some; all of it, at last. */
+static void grow__memory_comes_with_loans_and_goes_with_the_last(void **state)
+{
+	uint64_t count = petal_test_rounds(48) < 1000 ? petal_test_rounds(48)
+						      : 1000;
+	uint64_t bytes = MIB(4) * count * 2, given, least;
+	struct petal_ref *refs = calloc(count, sizeof(*refs));
+	int there[2], back[2], status;
+	struct growing g;
+	void *buffer;
+	char done;
+	pid_t child;
+
+	(void)state;
+	assert_non_null(refs);
+	open_growing(&g, bytes);
+	least = blocks_bytes(&g);
+	assert_int_equal(petal_extent_live_bytes(&g.extents), 0);
+	assert_int_equal(pipe(there), 0);
+	assert_int_equal(pipe(back), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		close(there[1]);
+		hold_and_drop(&g, there[0], back[1]);
+	}
+	for (uint64_t round = 0; round < 2; round++) {
+		for (uint64_t i = 0; i < count; i++) {
+			assert_ok(petal_arena_loan(g.arena, MIB(4), &refs[i],
+						   &buffer));
+			memset(buffer, (int)(refs[i].bits >> 34 & 0xff),
+			       MIB(4));
+			assert_ok(petal_ledger_forward(&g.ledger, refs[i],
+						       BIT(1)));
+		}
+		assert_true(petal_extent_live_bytes(&g.extents) >=
+			    count * MIB(4));
+		/* All of it is held: nothing may go. */
+		assert_ok(petal_arena_shrink(g.arena, &given));
+		assert_int_equal(given, 0);
+		for (uint64_t i = 0; i < count; i++) {
+			assert_int_equal(write(there[1], &refs[i],
+					       sizeof(refs[i])),
+					 sizeof(refs[i]));
+			if (i % 16 == 0)
+				assert_ok(petal_arena_shrink(g.arena, NULL));
+		}
+		for (uint64_t i = 0; i < count; i++)
+			assert_int_equal(read(back[0], &done, 1), 1);
+		assert_ok(petal_arena_shrink(g.arena, NULL));
+		assert_int_equal(petal_extent_live_bytes(&g.extents), 0);
+		assert_int_equal(blocks_bytes(&g), least);
+	}
+	close(there[1]);
+	waitpid(child, &status, 0);
+	assert_int_equal(status, 0);
+	/* What comes back is empty, and small ones need one extent only. */
+	assert_ok(petal_arena_loan(g.arena, 1000, &refs[0], &buffer));
+	assert_ok(petal_arena_loan(g.arena, 1000, &refs[1], &buffer));
+	assert_int_equal(petal_extent_live_bytes(&g.extents), MIB(2));
+	assert_ok(petal_arena_drop(g.arena, refs[0]));
+	assert_ok(petal_arena_shrink(g.arena, &given));
+	assert_int_equal(given, 0);
+	assert_ok(petal_arena_drop(g.arena, refs[1]));
+	assert_ok(petal_arena_shrink(g.arena, &given));
+	assert_int_equal(given, MIB(2));
+	close(there[0]);
+	close(back[0]);
+	close(back[1]);
+	close_growing(&g);
+	free(refs);
+}
+
+static void grow__each_refusal_has_its_own_error(void **state)
+{
+	struct petal_arena_options options;
+	struct petal_arena_usage usage;
+	struct petal_ref ref;
+	struct growing g;
+	uint64_t generation;
+	void *buffer;
+
+	(void)state;
+	open_growing(&g, MIB(32));
+	options = (struct petal_arena_options){
+		.base = g.range,
+		.bytes = MIB(32),
+		.ledger = &g.ledger,
+		.extents = &g.extents,
+	};
+	options.base = g.range + MIB(2);
+	assert_outcome(petal_arena_open(&options, &g.arena), -EINVAL);
+	options.base = (unsigned char *)g.segment.base - 4096;
+	assert_outcome(petal_arena_open(&options, &g.arena), -EINVAL);
+	options.base = g.segment.base;
+	assert_outcome(petal_arena_open(&options, &g.arena), -EINVAL);
+	options.base = g.range;
+	assert_ok(petal_extent_add_at(&g.extents, 3, &generation));
+	assert_outcome(petal_arena_open(&options, &g.arena), -EBUSY);
+
+	/* The arena of before knows that it may not have that extent. */
+	assert_outcome(petal_arena_loan(g.arena, MIB(28), &ref, &buffer),
+		       -EBUSY);
+	petal_arena_usage(g.arena, &usage);
+	assert_int_equal(usage.loaned_buffers, 0);
+	assert_ok(petal_arena_shrink(g.arena, NULL));
+	assert_int_equal(petal_extent_live_bytes(&g.extents), MIB(2));
+	petal_extent_drop(&g.extents);
+	assert_outcome(petal_arena_loan(g.arena, 1, &ref, &buffer),
+		       -PETAL_EFENCED);
+	close_growing(&g);
+}
+
 /* Every byte that is out is out once, and all of it comes together again. */
 static void loan__random_loans_never_overlap(void **state)
 {
@@ -471,6 +669,9 @@ int main(void)
 		WITH_ARENA(kill__a_dead_owners_range_is_drained_by_the_holders),
 		WITH_ARENA(fork__a_child_cannot_loan_what_its_parent_loans),
 		WITH_ARENA(grow__what_was_too_small_is_not_any_more),
+		cmocka_unit_test(
+			grow__memory_comes_with_loans_and_goes_with_the_last),
+		cmocka_unit_test(grow__each_refusal_has_its_own_error),
 		WITH_ARENA(loan__random_loans_never_overlap),
 	};
 

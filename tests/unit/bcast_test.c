@@ -835,6 +835,111 @@ static void cursor__lies_block_or_cost_the_liar(void **state)
 	fixture_fini(&f);
 }
 
+/* A tail of the area that nobody has reached must not let a copy leave it. */
+static void spill__a_lying_tail_stays_inside_of_the_area(void **state)
+{
+	const struct petal_bcast_geometry geometry = {
+		.data_bytes = 8192,
+		.readers = 1,
+		.spills = 1,
+		.spill_bytes = 4096,
+	};
+	const struct petal_bcast_options options = {
+		.policy = PETAL_BCAST_SPILL,
+		.full = PETAL_BCAST_DROP_OLDEST,
+	};
+	static const uint8_t untouched[8192];
+	uint64_t bytes = petal_bcast_bytes(&geometry);
+	uint8_t *memory = shared_memory(bytes + sizeof(untouched));
+	struct petal_bcast_reader liar;
+	struct petal_bcast ring;
+	struct petal_bcast_header *oldest;
+	void *payload;
+
+	(void)state;
+	assert_ok(petal_bcast_format(memory, &geometry));
+	assert_ok(petal_bcast_attach(memory, bytes, &ring));
+	assert_ok(petal_bcast_join(memory, bytes, &options, &liar));
+	for (unsigned i = 0; i < 30; i++) {
+		if (petal_bcast_claim(&ring, 1000, 1, &payload) == 0)
+			petal_bcast_publish(&ring);
+		if (i != 8)
+			continue;
+		ring.map.seats[liar.seat].spill_tail.bits = -UINT64_C(8192);
+		oldest = (void *)(ring.map.data +
+				  (ring.known[liar.seat].spilled_pos & 8191));
+		oldest->length.bits = 6000;
+	}
+	assert_memory_equal(memory + bytes, untouched, sizeof(untouched));
+	munmap(memory, bytes + sizeof(untouched));
+}
+
+static void attach__refuses_positions_that_nobody_can_reach(void **state)
+{
+	struct petal_bcast ring;
+	struct fixture f;
+
+	(void)state;
+	fixture_init(&f, 4096, 0);
+	f.ring.map.shared->tail.bits = -UINT64_C(512);
+	f.ring.map.shared->limit.bits = 4096 - 512;
+	assert_int_equal(petal_bcast_attach(f.memory, f.bytes, &ring),
+			 -PETAL_ECORRUPT);
+	fixture_fini(&f);
+}
+
+/* What the publisher believes only grows, and never beyond what there is. */
+static void spill__lies_move_nothing_back_nor_ahead(void **state)
+{
+	const struct petal_bcast_options options = {
+		.policy = PETAL_BCAST_SPILL,
+		.full = PETAL_BCAST_DROP_OLDEST,
+	};
+	struct petal_bcast_reader liar, honest;
+	const struct petal_bcast_known *known;
+	const struct petal_u64 *spill_tail;
+	struct petal_bcast_counts counts;
+	struct fixture f;
+	uint64_t seed = 7;
+
+	(void)state;
+	fixture_init(&f, DATA, UINT64_C(1) << 20);
+	assert_ok(petal_bcast_join(f.memory, f.bytes, &options, &liar));
+	honest = join(&f, PETAL_BCAST_BLOCK);
+	push_many(&f, 1, 64);
+	expect(&honest, f.next - 1);
+	petal_bcast_lag(&f.ring);
+	known = &f.ring.known[liar.seat];
+	spill_tail = &f.ring.map.seats[liar.seat].spill_tail;
+	for (unsigned i = 0; i < 20000; i++) {
+		uint64_t lie = petal_test_random(&seed);
+		uint64_t spill_lie = petal_test_random(&seed);
+		uint64_t pos = known->pos;
+		uint64_t spill_pos = known->spill_pos;
+
+		if (lie % 2)
+			lie = petal_bcast_place(
+				liar.word, f.ring.tail + lie % 9999 - 5000);
+		if (spill_lie % 2)
+			spill_lie = petal_bcast_place(
+				liar.word,
+				spill_tail->bits + spill_lie % 9999 - 5000);
+		liar.cursor->place.bits = lie;
+		liar.cursor->spill.bits = spill_lie;
+		assert_ok(push(&f, 64));
+		expect(&honest, f.next - 1);
+		petal_bcast_lag(&f.ring);
+		assert_true((int64_t)(known->pos - pos) >= 0);
+		assert_true((int64_t)(f.ring.tail - known->pos) >= 0);
+		assert_true((int64_t)(known->spill_pos - spill_pos) >= 0);
+		assert_true((int64_t)(spill_tail->bits - known->spill_pos) >=
+			    0);
+	}
+	assert_ok(petal_bcast_counts(f.memory, f.bytes, &counts));
+	assert_true(counts.spilled > 0);
+	fixture_fini(&f);
+}
+
 static void reader__survives_any_bytes_in_the_ring(void **state)
 {
 	struct petal_bcast_reader reader, fresh;
@@ -1266,6 +1371,10 @@ int main(void)
 		cmocka_unit_test(join__no_more_than_there_are_seats),
 		cmocka_unit_test(admit__reader_needs_no_write_access),
 		cmocka_unit_test(cursor__lies_block_or_cost_the_liar),
+		cmocka_unit_test(spill__a_lying_tail_stays_inside_of_the_area),
+		cmocka_unit_test(
+			attach__refuses_positions_that_nobody_can_reach),
+		cmocka_unit_test(spill__lies_move_nothing_back_nor_ahead),
 		cmocka_unit_test(reader__survives_any_bytes_in_the_ring),
 		cmocka_unit_test(close__readers_drain_and_then_know),
 		cmocka_unit_test(processes__fast_and_slow_of_every_policy),

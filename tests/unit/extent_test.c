@@ -517,9 +517,78 @@ static void keep__needs_an_identity_of_our_own(void **state)
 	assert_ok(petal_peer_self(&id));
 	id.pid++;
 	assert_outcome(petal_extent_keep(&f->extents, &id), -EINVAL);
-	petal_store(&f->extents.table->keeper, 12345, PETAL_RELAXED);
-	petal_store(&f->extents.table->realm_hash, 1, PETAL_RELAXED);
+}
+
+/*
+ * One contender may be anywhere in its call when another succeeds. Whatever it
+ * has stored then, the keeper is the one who is in the word, and in no other
+ * realm than his own.
+ */
+static void keep__no_other_word_decides_who_lives(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_extent_table *table = f->extents.table;
+	pid_t child;
+
+	memset(&table->generation, 0x5a,
+	       sizeof(*table) -
+		       offsetof(struct petal_extent_table, generation));
+	child = fork();
+	if (child == 0)
+		_exit(keep(&f->extents) == -EBUSY ? 0 : 1);
+	assert_int_equal(end_of(child), 0);
+}
+
+static void keep__of_another_realm_is_not_judged(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_peer_id id;
+	uint64_t stamp;
+	pid_t child;
+
+	assert_ok(petal_peer_self(&id));
+	id.realm_hash ^= 1;
+	petal_extent_drop(&f->extents);
+	assert_ok(petal_extent_keep(&f->extents, &id));
+	stamp = petal_load(&f->extents.table->keeper, PETAL_RELAXED);
+	child = fork();
+	if (child == 0)
+		_exit(keep(&f->extents) == -EXDEV ? 0 : 1);
+	assert_int_equal(end_of(child), 0);
+	/* The same PID, started at another time: that one has ended. */
+	petal_extent_drop(&f->extents);
+	petal_store(&f->extents.table->keeper,
+		    stamp ^ UINT64_C(1) << 42 ^ UINT64_C(1) << 22,
+		    PETAL_RELAXED);
+	assert_ok(keep(&f->extents));
+	/* No PID at all: nobody wrote that. */
+	petal_store(&f->extents.table->keeper, 1, PETAL_RELAXED);
+	petal_extent_drop(&f->extents);
 	assert_outcome(keep(&f->extents), -EXDEV);
+}
+
+static void add_at__takes_the_place_that_was_meant(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_extents *e = &f->extents;
+	uint64_t offset, generation, other;
+
+	petal_extent_drop(e);
+	assert_outcome(petal_extent_add_at(e, 1, &generation), -PETAL_EFENCED);
+	assert_ok(keep(e));
+	assert_ok(petal_extent_add_at(e, 1, &generation));
+	assert_ok(petal_extent_check(e, e->fixed_bytes + 65536, 65536,
+				     generation));
+	assert_outcome(petal_extent_add_at(e, 1, &other), -EBUSY);
+	assert_outcome(petal_extent_add_at(e, e->count, &other), -ENOSPC);
+	/* A run of its own, although a neighbour comes later. */
+	assert_ok(petal_extent_add_at(e, 0, &other));
+	assert_ok(petal_extent_retire(e, e->fixed_bytes + 65536, generation));
+	assert_ok(petal_extent_reclaim(e, e->fixed_bytes + 65536, generation,
+				       false));
+	assert_ok(petal_extent_check(e, e->fixed_bytes, 65536, other));
+	assert_ok(petal_extent_add(e, 1, &offset, &generation));
+	assert_int_equal(offset, e->fixed_bytes + 65536);
 }
 
 /* F, A, L, R, P: free, adding, live, retiring, punching. */
@@ -937,6 +1006,9 @@ int main(int argc, char **argv)
 		TEST(words__that_nobody_wrote_stay_harmless),
 		TEST(keep__is_for_one_at_a_time),
 		TEST(keep__needs_an_identity_of_our_own),
+		TEST(keep__no_other_word_decides_who_lives),
+		TEST(keep__of_another_realm_is_not_judged),
+		TEST(add_at__takes_the_place_that_was_meant),
 		TEST(keep__finishes_each_state_that_a_death_can_leave),
 		TEST(keep__after_a_kill_finds_every_run_whole),
 		cmocka_unit_test(huge_pages__grow_while_there_are_any),

@@ -546,6 +546,300 @@ static void death__a_seat_where_a_repairer_stopped_stays_taken(void **state)
 	assert_ok(petal_ledger_attach(f->memory, 1 << 16, 1, &ledger));
 }
 
+/* A repairer or settler who was told of the death and comes too late. */
+static void sitting__who_comes_late_does_not_hit_the_successor(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t sitting = petal_ledger_sitting(&f->seats[3], 1);
+	struct petal_ref ref = lend(f, 0);
+
+	assert_ok(petal_ledger_repair_sitting(&f->seats[2], 1, sitting));
+	f->seats[1] = sit(f->memory, 1);
+	assert_int_not_equal(petal_ledger_sitting(&f->seats[3], 1), sitting);
+	assert_ok(petal_ledger_share(&f->seats[0], ref, BIT(1)));
+	assert_ok(petal_ledger_accept(&f->seats[1], ref));
+	assert_ok(petal_ledger_share(&f->seats[1], ref, BIT(3)));
+
+	assert_ok(petal_ledger_repair_sitting(&f->seats[3], 1, sitting));
+	assert_ok(petal_ledger_settle_sitting(&f->seats[3], 1, sitting));
+	assert_ok(petal_ledger_check(&f->seats[1], ref, 1));
+	assert_ok(petal_ledger_accept(&f->seats[3], ref));
+	assert_int_equal(petal_ledger_sitting(&f->seats[0], 40), 0);
+}
+
+static void leave__a_second_time_does_not_hit_the_successor(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_ledger successor;
+	struct petal_ref ref = lend(f, 0);
+
+	assert_ok(petal_ledger_leave(&f->seats[1]));
+	successor = sit(f->memory, 1);
+	assert_ok(petal_ledger_share(&f->seats[0], ref, BIT(1)));
+	assert_ok(petal_ledger_accept(&successor, ref));
+	assert_ok(petal_ledger_leave(&f->seats[1]));
+	assert_ok(petal_ledger_check(&successor, ref, 1));
+}
+
+static void settling_with_1(struct fixture *f)
+{
+	if (petal_ledger_settle(&f->seats[2], 1) != 1)
+		abort();
+}
+
+static void let_1_grant_to_2(struct fixture *f)
+{
+	struct petal_ref ref = lend(f, 0);
+
+	assert_ok(petal_ledger_share(&f->seats[0], ref, BIT(1)));
+	assert_ok(petal_ledger_accept(&f->seats[1], ref));
+	assert_ok(petal_ledger_forward(&f->seats[1], ref, BIT(2)));
+}
+
+/* Stop a settler at each access; meanwhile the seat may not be given out. */
+static void settle__no_successor_sits_down_before_it_is_over(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_ledger successor;
+	bool over = false;
+
+	for (uint64_t at = 1; !over; at++) {
+		reset(f);
+		let_1_grant_to_2(f);
+		over = play(f, settling_with_1, at);
+		assert_int_equal(petal_ledger_repair(&f->seats[3], 1) == 0,
+				 over);
+		if (!over)
+			assert_outcome(petal_ledger_attach(f->memory, 1 << 16,
+							   1, &successor),
+				       -EBUSY);
+		assert_true(petal_ledger_repair(&f->seats[3], 2) >= 0);
+		assert_ok(petal_ledger_repair(&f->seats[3], 1));
+		sit(f->memory, 1);
+	}
+}
+
+/*
+ * A grant is taken back while its receiver is found dead, and the buffer goes
+ * home and is lent again as another: that one is not to be touched.
+ */
+static struct {
+	struct fixture *f;
+	uint64_t left;
+	struct petal_ref again;
+} thief;
+
+static void lend_again_meanwhile(void)
+{
+	struct fixture *f = thief.f;
+
+	if (!thief.left || --thief.left)
+		return;
+	yield = NULL;
+	assert_ok(petal_ledger_repair(&f->seats[3], 2));
+	if (!petal_ledger_is_home(&f->seats[0], 1))
+		return;
+	petal_ledger_retire(&f->seats[0], 1);
+	thief.again = lend(f, 1);
+}
+
+static void recall__leaves_what_was_lent_meanwhile_alone(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t lent_again = 0;
+
+	for (uint64_t at = 1; at < 100; at++) {
+		struct petal_ref ref;
+		int outcome;
+
+		reset(f);
+		ref = lend(f, 1);
+		assert_ok(petal_ledger_share(&f->seats[0], ref, BIT(1)));
+		assert_ok(petal_ledger_drop(&f->seats[0], ref));
+		assert_ok(petal_ledger_accept(&f->seats[1], ref));
+		assert_ok(petal_ledger_forward(&f->seats[1], ref, BIT(2)));
+		thief.f = f;
+		thief.left = at;
+		thief.again.bits = 0;
+		yield = lend_again_meanwhile;
+		outcome = petal_ledger_recall(&f->seats[1], ref, BIT(2));
+		yield = NULL;
+		if (outcome == 0)
+			assert_ok(petal_ledger_drop(&f->seats[1], ref));
+		else
+			assert_true(outcome == -ESTALE || outcome == -EINVAL);
+		if (!petal_ref_is_none(thief.again)) {
+			lent_again++;
+			assert_ok(petal_ledger_drop(&f->seats[0], thief.again));
+		}
+		assert_int_equal(petal_ledger_held(&f->seats[0],
+						   PETAL_LEDGER_NOBODY),
+				 0);
+		assert_true(all_home(f));
+	}
+	assert_true(lent_again > 3);
+}
+
+static void settle__who_dropped_in_silence_can_be_granted_it_again(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_ref ref = lend(f, 0);
+
+	assert_ok(petal_ledger_share(&f->seats[0], ref, BIT(1)));
+	assert_ok(petal_ledger_accept(&f->seats[1], ref));
+	assert_ok(petal_ledger_share(&f->seats[1], ref, BIT(2)));
+	assert_int_equal(petal_ledger_settle(&f->seats[2], 1), 1);
+	assert_outcome(petal_ledger_check(&f->seats[2], ref, 1), -EACCES);
+	assert_ok(petal_ledger_share(&f->seats[0], ref, BIT(2)));
+	assert_ok(petal_ledger_accept(&f->seats[2], ref));
+}
+
+/* At each access of a drop: who is still in its column is still dropping. */
+static struct {
+	struct fixture *f;
+	uint32_t holder;
+	uint32_t looks;
+} watch;
+
+static void look_whether_it_is_home(void)
+{
+	const struct petal_ledger *owner = &watch.f->seats[0];
+	uint64_t word = owner->entries[0].names[watch.holder / 8].bits;
+
+	yield = NULL;
+	watch.looks++;
+	if (petal_ledger_named(word, watch.holder) ==
+	    petal_ledger_name(watch.holder))
+		assert_false(petal_ledger_is_home(owner, 0));
+	yield = look_whether_it_is_home;
+}
+
+static void drop__is_not_home_before_the_name_is_gone(void **state)
+{
+	static const uint32_t holders[] = { 4, 9, 17, 30, 39 };
+	struct fixture *f = *state;
+
+	for (uint32_t i = 0; i < 5; i++) {
+		struct petal_ledger ledger = sit(f->memory, holders[i]);
+		struct petal_ref ref = lend(f, 0);
+
+		assert_ok(petal_ledger_forward(&f->seats[0], ref,
+					       BIT(holders[i])));
+		assert_ok(petal_ledger_accept(&ledger, ref));
+		watch.f = f;
+		watch.holder = holders[i];
+		watch.looks = 0;
+		yield = look_whether_it_is_home;
+		assert_ok(petal_ledger_drop(&ledger, ref));
+		yield = NULL;
+		assert_true(watch.looks > 3);
+		assert_true(petal_ledger_is_home(&f->seats[0], 0));
+	}
+}
+
+/* 3 stops in the repair of 2, which had been granted something by the dead 1. */
+static void repair_2(struct fixture *f)
+{
+	petal_ledger_repair(&f->seats[3], 2);
+}
+
+static void repair__leaves_no_name_with_one_who_is_being_repaired(void **state)
+{
+	struct fixture *f = *state;
+	bool over = false;
+
+	for (uint64_t at = 1; !over; at++) {
+		reset(f);
+		let_1_grant_to_2(f);
+		over = play(f, repair_2, at);
+		/* Before the seat of 2 shows it, 2 may be living. */
+		if (petal_ledger_repair(&f->seats[0], 1) == 0)
+			assert_false(is_named(&f->seats[0], 1));
+	}
+}
+
+static void attach__a_seat_that_is_being_guarded_stays_empty(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_ledger ledger;
+
+	assert_ok(petal_ledger_leave(&f->seats[2]));
+	assert_true(guard_seat(&f->seats[3], 2));
+	assert_outcome(petal_ledger_attach(f->memory, 1 << 16, 2, &ledger),
+		       -EBUSY);
+	unguard_seat(&f->seats[3], 2);
+	assert_ok(petal_ledger_attach(f->memory, 1 << 16, 2, &ledger));
+}
+
+/* Someone takes 1 for dead, while it shares: then it has nothing to share. */
+static struct {
+	struct fixture *f;
+	uint64_t left;
+	int outcome;
+} undertaker;
+
+static void bury_1(void)
+{
+	if (--undertaker.left)
+		return;
+	yield = NULL;
+	undertaker.outcome = petal_ledger_repair(&undertaker.f->seats[3], 1);
+}
+
+static void share__is_refused_to_who_lost_it_meanwhile(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t refused = 0;
+
+	for (uint64_t at = 1; at < 40; at++) {
+		struct petal_ref ref;
+		int outcome;
+
+		reset(f);
+		ref = lend(f, 0);
+		assert_ok(petal_ledger_share(&f->seats[0], ref, BIT(1)));
+		assert_ok(petal_ledger_accept(&f->seats[1], ref));
+		undertaker.f = f;
+		undertaker.left = at;
+		undertaker.outcome = 1;
+		yield = bury_1;
+		outcome = petal_ledger_share(&f->seats[1], ref, BIT(2));
+		yield = NULL;
+		/* Buried, and nothing left to wait for: so nothing was given. */
+		if (undertaker.outcome == 0) {
+			assert_outcome(outcome, -EACCES);
+			assert_int_equal(petal_ledger_held(&f->seats[3], 2), 0);
+			refused++;
+		}
+	}
+	assert_true(refused > 2);
+}
+
+static void lend__without_a_seat_is_einval(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_ledger observer = sit(f->memory, PETAL_LEDGER_NOBODY);
+	struct petal_ref ref;
+
+	assert_outcome(petal_ledger_lend(&observer, 0, 0, 1, &ref), -EINVAL);
+	assert_outcome(petal_ledger_lend(&f->seats[0], ENTRIES, 0, 1, &ref),
+		       -EINVAL);
+}
+
+static void is_home__of_what_is_no_entry_is_false(void **state)
+{
+	struct fixture *f = *state;
+
+	/* Any holder may set any hint. */
+	petal_store(&f->seats[0].home[0], UINT64_MAX, PETAL_RELAXED);
+	petal_store(&f->seats[0].shared->news, 1, PETAL_RELAXED);
+	assert_true(petal_ledger_news(&f->seats[0]));
+	assert_true(petal_ledger_take_home(&f->seats[0], 0) == UINT64_MAX);
+	assert_false(petal_ledger_is_home(&f->seats[0], ENTRIES));
+	assert_false(petal_ledger_is_home(&f->seats[0], UINT32_MAX));
+	petal_ledger_retire(&f->seats[0], UINT32_MAX);
+}
+
 /* Real processes: 0 lends to 1, which forwards to 2, which drops. */
 static void pass_on(struct fixture *f, int in, int out)
 {
@@ -727,8 +1021,9 @@ struct party {
 	ucontext_t context;
 	uint32_t holder;
 	bool dead;
-	bool restart;       /* its seat is free again */
-	uint64_t to_settle; /* deaths that it has not seen to */
+	bool restart;                 /* its seat is free again */
+	uint64_t to_settle;           /* deaths that it has not seen to */
+	uint32_t sitting_of[PARTIES]; /* of whom it knows to be dead */
 	struct petal_ledger ledger;
 	struct petal_ref held[64]; /* accepted, and not yet let go */
 	uint32_t held_count;
@@ -837,21 +1132,25 @@ static void take(struct party *party, uint32_t from)
 static void see_to_the_dead(struct party *party)
 {
 	for (uint32_t i = 0; i < PARTIES; i++) {
-		struct party *dead = &world.parties[i];
-
 		if (!(party->to_settle & BIT(i)))
 			continue;
 		while (party->in_from[i] != party->in_to[i])
 			take(party, i);
-		MUST(petal_ledger_settle(&party->ledger, i) >= 0);
+		MUST(petal_ledger_settle_sitting(&party->ledger, i,
+						 party->sitting_of[i]) >= 0);
 		party->to_settle &= ~BIT(i);
-		(void)dead;
 	}
-	for (uint32_t i = 0; i < PARTIES; i++)
-		if (world.parties[i].dead && !world.parties[i].restart &&
-		    petal_ledger_repair(&party->ledger, i) == 0 &&
-		    world.parties[i].dead)
-			world.parties[i].restart = true;
+	for (uint32_t i = 0; i < PARTIES; i++) {
+		struct party *dead = &world.parties[i];
+		uint32_t sitting = dead->ledger.sitting;
+
+		/* While it repairs, others may, and a successor be born. */
+		if (dead->dead && !dead->restart &&
+		    petal_ledger_repair_sitting(&party->ledger, i, sitting) ==
+			    0 &&
+		    dead->dead && dead->ledger.sitting == sitting)
+			dead->restart = true;
+	}
 }
 
 static bool anyone_has(struct petal_ref ref)
@@ -930,8 +1229,11 @@ static void maybe_kill(void)
 	if (world.ending || victim->dead || choose(300))
 		return;
 	victim->dead = true;
-	for (uint32_t i = 0; i < PARTIES; i++)
+	for (uint32_t i = 0; i < PARTIES; i++) {
 		world.parties[i].to_settle |= BIT(victim->holder);
+		world.parties[i].sitting_of[victim->holder] =
+			victim->ledger.sitting;
+	}
 	victim->to_settle = 0;
 }
 
@@ -998,6 +1300,19 @@ int main(void)
 		WITH_LEDGER(leave__drops_everything_and_frees_the_seat),
 		WITH_LEDGER(death__at_any_access_loses_no_buffer),
 		WITH_LEDGER(death__a_seat_where_a_repairer_stopped_stays_taken),
+		WITH_LEDGER(sitting__who_comes_late_does_not_hit_the_successor),
+		WITH_LEDGER(leave__a_second_time_does_not_hit_the_successor),
+		WITH_LEDGER(settle__no_successor_sits_down_before_it_is_over),
+		WITH_LEDGER(recall__leaves_what_was_lent_meanwhile_alone),
+		WITH_LEDGER(
+			settle__who_dropped_in_silence_can_be_granted_it_again),
+		WITH_LEDGER(drop__is_not_home_before_the_name_is_gone),
+		WITH_LEDGER(
+			repair__leaves_no_name_with_one_who_is_being_repaired),
+		WITH_LEDGER(attach__a_seat_that_is_being_guarded_stays_empty),
+		WITH_LEDGER(share__is_refused_to_who_lost_it_meanwhile),
+		WITH_LEDGER(lend__without_a_seat_is_einval),
+		WITH_LEDGER(is_home__of_what_is_no_entry_is_false),
 		WITH_LEDGER(kill__a_dead_process_gives_back_what_it_held),
 		WITH_LEDGER(fork__the_child_of_a_holder_holds_nothing),
 		WITH_LEDGER(hostile__any_words_are_survived_within_bounds),

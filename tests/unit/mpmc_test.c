@@ -291,6 +291,35 @@ static void hold__producers_pass_what_is_held(void **state)
 	}
 }
 
+static void hold__producers_pass_so_many_in_a_row(void **state)
+{
+	enum { ROW = PETAL_MPMC_HELD_MAX };
+	struct petal_mpmc_view held[ROW + 1];
+	struct petal_mpmc_claim claim;
+	struct fixture f;
+
+	(void)state;
+	fixture_init(&f, 1024, (UINT64_C(1) << 32) - 512);
+	for (uint64_t i = 0; i < 1024; i++)
+		assert_ok(push(&f.ring[0], i));
+	for (uint64_t i = 0; i <= ROW; i++)
+		held[i] = take(&f.ring[1], i, 0);
+	for (uint64_t i = ROW + 1; i < 1024; i++)
+		pop(&f.ring[1], i);
+	assert_outcome(petal_mpmc_claim(&f.ring[0], &claim), -EAGAIN);
+	assert_ok(petal_mpmc_release(&f.ring[1], &held[ROW]));
+	for (uint64_t i = 0; i < 4096; i++) {
+		assert_ok(push(&f.ring[0], i));
+		pop(&f.ring[1], i);
+	}
+	for (uint64_t i = 0; i < ROW; i++) {
+		assert_int_equal(value_of(&held[i]), i);
+		assert_ok(petal_mpmc_release(&f.ring[1], &held[i]));
+	}
+	assert_int_equal(petal_mpmc_busy(&f.ring[0]), 0);
+	fixture_fini(&f);
+}
+
 static void give_back__is_delivered_before_what_is_new(void **state)
 {
 	struct petal_mpmc_view a, b;
@@ -1020,6 +1049,7 @@ int main(void)
 		cmocka_unit_test(
 			claim__too_many_in_progress_hold_the_consumer_up),
 		cmocka_unit_test(hold__producers_pass_what_is_held),
+		cmocka_unit_test(hold__producers_pass_so_many_in_a_row),
 		cmocka_unit_test(give_back__is_delivered_before_what_is_new),
 		cmocka_unit_test(give_back__is_found_in_a_ring_of_many_slots),
 		cmocka_unit_test(

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What rings/spsc.h promises, of both kinds of ring: every message once, whole
+ * What rings/spsc.h promises, of both kinds of ring, and of the third one for
+ * memory that is not coherent, with the processor's own instructions: every message once, whole
  * and in order, at every remainder and near the ends of the counters; a head
  * that comes late but comes; messages held while reading on; closing from
  * either side; a cursor apart, with the ring read-only to its consumer;
@@ -20,6 +21,7 @@
 
 #include "rings/outcome.h"
 #include "rings/spsc.h"
+#include "shm/cache.h"
 
 enum { SLOTS = 8, SLOT_BYTES = 24 };
 
@@ -32,6 +34,7 @@ static uint64_t setting(const char *name, uint64_t otherwise)
 
 /* Of the group of tests that runs. */
 static enum petal_spsc_kind kind;
+static enum petal_segment_coherence coherence;
 
 struct fixture {
 	void *memory;
@@ -56,6 +59,7 @@ static void fixture_init(struct fixture *f, uint64_t slot_count,
 		.slot_count = slot_count,
 		.slot_bytes = slot_bytes,
 		.kind = kind,
+		.coherence = coherence,
 		.start_pos = start_pos,
 	};
 
@@ -231,7 +235,8 @@ static uint64_t stride(uint32_t slot_bytes)
 {
 	struct petal_spsc_geometry geometry = { .slot_count = 64,
 						.slot_bytes = slot_bytes,
-						.kind = kind };
+						.kind = kind,
+						.coherence = coherence };
 
 	return (petal_spsc_bytes(&geometry) -
 		sizeof(struct petal_spsc_shared)) /
@@ -384,6 +389,7 @@ static void apart_init(struct apart *f, uint64_t start_pos)
 		.slot_count = SLOTS,
 		.slot_bytes = SLOT_BYTES,
 		.kind = kind,
+		.coherence = coherence,
 		.start_pos = start_pos,
 	};
 
@@ -633,6 +639,25 @@ static void producer__dead_before_its_tail_store_is_followed(void **state)
 	fixture_fini(&f);
 }
 
+/* Each dies between its stamp and tail, for longer than the ring is. */
+static void producers__that_all_die_before_tail_leave_no_gap(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	fixture_init(&f, SLOTS, SLOT_BYTES, 0);
+	for (uint64_t i = 0; i < 3 * SLOTS; i++) {
+		struct petal_spsc mortal = attach(&f, PETAL_SPSC_PRODUCER);
+		uint64_t tail = petal_load(&mortal.shared->tail, PETAL_RELAXED);
+
+		assert_int_equal(mortal.pos, i);
+		assert_ok(push(&mortal, i));
+		petal_store(&mortal.shared->tail, tail, PETAL_RELAXED);
+		assert_popped(&f.consumer, i);
+	}
+	fixture_fini(&f);
+}
+
 static void consumer__successor_sees_again_less_than_a_quarter(void **state)
 {
 	struct petal_spsc successor;
@@ -808,7 +833,8 @@ static void format__makes_an_empty_ring_of_any_old_bytes(void **state)
 {
 	struct petal_spsc_geometry geometry = { .slot_count = SLOTS,
 						.slot_bytes = SLOT_BYTES,
-						.kind = kind };
+						.kind = kind,
+						.coherence = coherence };
 	struct fixture f;
 	uint64_t value;
 
@@ -827,12 +853,10 @@ static void format__makes_an_empty_ring_of_any_old_bytes(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest both[] = {
-		cmocka_unit_test(slot__takes_no_more_than_it_needs),
+	const struct CMUnitTest all[] = {
 		cmocka_unit_test(claim__returns_the_same_slot_until_publish),
 		cmocka_unit_test(
 			claim__full_ring_returns_null_until_a_quarter_is_released),
-		cmocka_unit_test(peek__empty_ring_gives_all_of_it_back),
 		cmocka_unit_test(positions__pass_the_ends_of_32_and_63_bits),
 		cmocka_unit_test(bulk__moves_as_many_as_there_are),
 		cmocka_unit_test(peek_at__reads_past_what_is_held),
@@ -855,9 +879,16 @@ int main(void)
 		cmocka_unit_test(format__refuses_a_shape_out_of_range),
 		cmocka_unit_test(format__makes_an_empty_ring_of_any_old_bytes),
 	};
+	/* A far ring shows tail late, and its slots are whole lines. */
+	const struct CMUnitTest coherent[] = {
+		cmocka_unit_test(slot__takes_no_more_than_it_needs),
+		cmocka_unit_test(peek__empty_ring_gives_all_of_it_back),
+	};
 	const struct CMUnitTest stamped[] = {
 		cmocka_unit_test(
 			producer__dead_before_its_tail_store_is_followed),
+		cmocka_unit_test(
+			producers__that_all_die_before_tail_leave_no_gap),
 		cmocka_unit_test(peek__is_bounded_by_hostile_stamps),
 		cmocka_unit_test(peek_n__finds_any_prefix),
 	};
@@ -867,10 +898,17 @@ int main(void)
 	int failed;
 
 	kind = PETAL_SPSC_STAMPED;
-	failed = cmocka_run_group_tests_name("stamped", both, NULL, NULL);
+	failed = cmocka_run_group_tests_name("stamped", all, NULL, NULL);
+	failed += cmocka_run_group_tests(coherent, NULL, NULL);
 	failed += cmocka_run_group_tests(stamped, NULL, NULL);
 	kind = PETAL_SPSC_INDEXED;
-	failed += cmocka_run_group_tests_name("indexed", both, NULL, NULL);
+	failed += cmocka_run_group_tests_name("indexed", all, NULL, NULL);
+	failed += cmocka_run_group_tests(coherent, NULL, NULL);
 	failed += cmocka_run_group_tests(indexed, NULL, NULL);
+	if (petal_cache_check() == 0) {
+		kind = PETAL_SPSC_STAMPED;
+		coherence = PETAL_SEGMENT_NONCOHERENT;
+		failed += cmocka_run_group_tests_name("far", all, NULL, NULL);
+	}
 	return failed;
 }

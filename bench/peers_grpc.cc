@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rpc_grpc - the round trip of rpc.c as a gRPC unary call
- *
- * The question: what does the same exchange cost through gRPC, which is what
- * most people mean by RPC? One channel to one server over 127.0.0.1, and
- * one over a unix socket (of the abstract kind, so that no file is left).
+ * gRPC: a unary call, over one channel to one server on 127.0.0.1, and over one
+ * on a unix socket (of the abstract kind, so that no file is left).
  *
  * The messages are gRPC's own byte buffers in generic calls: no protobuf is
  * encoded or decoded, which favours gRPC. As its documents advise for latency,
@@ -31,6 +28,7 @@
 
 #include "bench/contest.h"
 #include "bench/payload.h"
+#include "bench/peers_grpc.h"
 
 namespace
 {
@@ -276,16 +274,14 @@ petal_contender contender_of(const char *impl, const char *version, Peer *peer)
 
 } // namespace
 
-int main(int argc, char **argv)
+size_t petal_peers_grpc(struct petal_contender *contenders)
 {
-	std::string version = "gRPC C++ " + grpc::Version();
-	Peer over_tcp = {};
-	Peer over_unix = {};
+	static const std::string version = "gRPC C++ " + grpc::Version();
+	static Peer over_tcp;
+	static Peer over_unix;
 
 	over_unix.over_unix = true;
-	petal_contender contenders[] = {
-		contender_of("grpc-tcp", version.c_str(), &over_tcp),
-		contender_of("grpc-unix", version.c_str(), &over_unix),
-	};
-	return petal_contest_main("rpc", contenders, 2, argc, argv);
+	contenders[0] = contender_of("grpc-tcp", version.c_str(), &over_tcp);
+	contenders[1] = contender_of("grpc-unix", version.c_str(), &over_unix);
+	return PETAL_PEERS_GRPC;
 }
