@@ -201,7 +201,17 @@ static inline void petal_spsc_publish_n(struct petal_spsc *ring, uint64_t count)
 
 static inline void petal_spsc_publish(struct petal_spsc *ring)
 {
-	petal_spsc_publish_n(ring, 1);
+	uint64_t tail = ring->pos + 1;
+
+	if (ring->stamp_bytes != PETAL_SPSC_STAMP_BYTES) {
+		petal_spsc_publish_n(ring, 1);
+		return;
+	}
+	/* The message is whole before its stamp. */
+	petal_store(petal_spsc_stamp(ring, ring->pos), tail,
+		    PETAL_RELEASE(FILL));
+	petal_store(&ring->shared->tail, tail, PETAL_RELAXED);
+	ring->pos = tail;
 }
 
 /* The consumer. */

@@ -208,7 +208,7 @@ static inline void petal_ledger_hint(const struct petal_ledger *ledger,
 	petal_or(&ledger->home[index / 64], UINT64_C(1) << index % 64,
 		 PETAL_RELEASE(HOME));
 	/* [HOME] Release: with the news it sees the bit. */
-	petal_store(&ledger->shared->news, 1, PETAL_RELEASE(HOME));
+	petal_swap(&ledger->shared->news, 1, PETAL_RELEASE(HOME));
 }
 
 /*
@@ -494,12 +494,12 @@ static inline bool petal_ledger_is_home(const struct petal_ledger *ledger,
 		return false;
 	entry = &ledger->entries[index];
 	/* [HOME] Acquire: all that the holders did is over. */
-	if (petal_load(&entry->state, PETAL_ACQUIRE(HOME)) & PETAL_LEDGER_HELD)
+	if (petal_load(&entry->state, PETAL_SEQ_CST(HOME)) & PETAL_LEDGER_HELD)
 		return false;
 	for (uint32_t i = 0; i < PETAL_LEDGER_WORDS; i++) {
 		/* [HOME] Who is still in its own column is still dropping. */
 		uint64_t word =
-			petal_load(&entry->names[i], PETAL_ACQUIRE(HOME));
+			petal_load(&entry->names[i], PETAL_SEQ_CST(HOME));
 
 		if (petal_ledger_has_zero_byte(word ^ own_names))
 			return false;

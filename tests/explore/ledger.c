@@ -386,23 +386,11 @@ static void finish(void)
 	explore_check(state.is_home);
 }
 
-/*
- * The same by the full look, for a hint may have been taken when one was out
- * and the other was not seen to be.
- */
-static void finish_fully(void)
-{
-	for (uint32_t i = 1; i < HOLDERS; i++)
-		use_and_drop(i);
-	collect(true);
-	explore_check(state.is_home);
-}
-
 /* The same, but after a death hints may be missing. */
 static void finish_dead(void)
 {
 	if (!state.died) {
-		finish_fully();
+		finish();
 		return;
 	}
 	/* The dead one's seat is free, so nothing in it is left. */
@@ -440,13 +428,11 @@ static const struct explore_model sharing =
 
 static const struct explore_model dropping =
 	MODEL(.name = "drop", .setup = make_both,
-	      .threads = { collect_twice, hold_1, hold_2 },
-	      .finish = finish_fully);
+	      .threads = { collect_twice, hold_1, hold_2 }, .finish = finish);
 
 static const struct explore_model dropping_far =
 	MODEL(.name = "drop-far", .setup = make_far,
-	      .threads = { collect_twice, hold_1, hold_far },
-	      .finish = finish_fully);
+	      .threads = { collect_twice, hold_1, hold_far }, .finish = finish);
 
 static const struct explore_model granting_again =
 	MODEL(.name = "grant-again", .setup = make_shared,
@@ -517,7 +503,6 @@ const struct explore_excuse explore_excuses[] = {
 	{ "shm/ledger_inl.h", "NAME", EXPLORE_ACQUIRE, EXPLORE_RELAXED, TWICE },
 	{ "shm/ledger_inl.h", "NAME", EXPLORE_ACQ_REL, EXPLORE_RELEASE, TWICE },
 	{ "shm/ledger.c", "NAME", EXPLORE_ACQUIRE, EXPLORE_RELAXED, BY_DEATH },
-	{ "shm/ledger_inl.h", "HOME", EXPLORE_SEQ_CST, EXPLORE_ACQ_REL, HINTS },
 	{ "shm/ledger.c", "HOME", EXPLORE_SEQ_CST, EXPLORE_ACQ_REL, HINTS },
 	{ "shm/ledger.c", "SEAT", EXPLORE_RELEASE, EXPLORE_RELAXED,
 	  "the swap that empties a seat comes later and releases as well" },

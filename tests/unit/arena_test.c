@@ -5,7 +5,8 @@
  * process: no word of it in the shared range, and malloc stays who it was
  * (traps: a count that leaks on death, fork of an owner, secrets in slack).
  *
- * PETAL_TEST_HARDER=100 makes ten million random loans.
+ * PETAL_TEST_HARDER=100 makes ten million random loans, and lets an arena grow to
+ * 4 GB and back.
  */
 #include "tests/check.h"
 
@@ -430,8 +431,8 @@ static void open_growing(struct growing *g, uint64_t bytes)
 	};
 	struct petal_ledger_geometry geometry = {
 		.range_bytes = bytes,
-		.granule_bytes = 1024,
-		.entries = ENTRIES,
+		.granule_bytes = 2048,
+		.entries = 1024,
 	};
 	struct petal_arena_options options = {
 		.bytes = bytes,
