@@ -27,7 +27,7 @@ struct petal_duplex {
 	const char *impl;
 	const char *version; /* NULL: the kernel's */
 	const char *remark;
-	bool polls;	  /* it cannot sleep; its server rests meanwhile */
+	bool polls;       /* it cannot sleep; its server rests meanwhile */
 	size_t bytes_max; /* of a message; 0: no limit of its own */
 	int (*prepare)(struct petal_duplex *duplex);
 	int (*begin)(struct petal_duplex *duplex, bool server);

@@ -43,7 +43,7 @@ static uint64_t ticks_of(uint64_t ns)
 		rate = tick_rate_learn();
 		petal_store(&tick_rate, rate, PETAL_RELAXED);
 	}
-	return (uint64_t)((__extension__(unsigned __int128)ns) * rate >> 20);
+	return (uint64_t)((__extension__(unsigned __int128) ns) * rate >> 20);
 }
 
 #if defined(__x86_64__)

@@ -164,22 +164,32 @@ static int clear_seat(const struct petal_ledger *ledger, uint32_t seat)
 	return count == -EBUSY ? 1 : count;
 }
 
-/* The first ledger last: a seat that is free there is free in all. */
-static int clear_seats(struct party *party, uint64_t dead)
+/*
+ * The first ledger last, and only after all others: a seat that is free there
+ * is free in all, and nobody looks for it in the others any more.
+ */
+static int clear_everywhere(struct party *party, uint32_t seat)
 {
 	struct ledger_view *view = ledger_view(party);
+	int outcome = 0;
+
+	for (uint32_t i = ledger_count(party->shape); i-- > 0 && !outcome;)
+		outcome = clear_seat(&view->ledgers[i], seat);
+	return outcome;
+}
+
+static int clear_seats(struct party *party, uint64_t dead)
+{
 	int left = 0;
 
-	for (uint32_t i = ledger_count(party->shape); i-- > 0;)
-		for (uint64_t rest = dead; rest; rest &= rest - 1) {
-			int outcome =
-				clear_seat(&view->ledgers[i],
-					   (uint32_t)__builtin_ctzll(rest));
+	for (uint64_t rest = dead; rest; rest &= rest - 1) {
+		int outcome = clear_everywhere(party,
+					       (uint32_t)__builtin_ctzll(rest));
 
-			if (outcome < 0)
-				return outcome;
-			left |= outcome;
-		}
+		if (outcome < 0)
+			return outcome;
+		left |= outcome;
+	}
 	return left;
 }
 
