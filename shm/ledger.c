@@ -417,6 +417,29 @@ static bool settle_entry(const struct petal_ledger *ledger,
 	return true;
 }
 
+int petal_ledger_settle_sitting(const struct petal_ledger *ledger,
+				uint32_t dead, uint32_t sitting)
+{
+	int count = 0, outcome;
+
+	if (dead >= PETAL_LEDGER_HOLDERS || !ledger->own ||
+	    dead == ledger->holder)
+		return -EINVAL;
+	outcome = keep_from_successors(ledger, dead, sitting);
+	if (outcome <= 0)
+		return outcome;
+	for (uint32_t i = 0; i < ledger->entry_count; i++)
+		count += settle_entry(ledger, &ledger->entries[i], dead);
+	unguard_seat(ledger, dead);
+	return count;
+}
+
+int petal_ledger_settle(const struct petal_ledger *ledger, uint32_t dead)
+{
+	return petal_ledger_settle_sitting(ledger, dead,
+					   petal_ledger_sitting(ledger, dead));
+}
+
 /*
  * The dead one's name stands in another's column: a claim whose grant it never
  * made is erased; what it granted is the receiver's to drop, or, if nobody sits
@@ -536,52 +559,6 @@ static int clear_holder(const struct petal_ledger *ledger, uint32_t dead,
 		return empty_seat(ledger, dead);
 	unguard_seat(ledger, dead);
 	return (int)waiting;
-}
-
-/*
- * Our look at a dead one's grants is over. Whoever repaired it meanwhile found
- * our mark on the seat and left it to us to empty it, so then we repair again.
- */
-static void step_back(const struct petal_ledger *ledger, uint32_t dead,
-		      uint32_t sitting)
-{
-	struct petal_u64 *seat = &ledger->shared->seats[dead];
-	uint64_t was = petal_load(seat, PETAL_RELAXED);
-
-	for (uint32_t i = 0; i < PETAL_LEDGER_TRIES; i++) {
-		if ((was & PETAL_LEDGER_PHASE) == PETAL_LEDGER_DEAD) {
-			clear_holder(ledger, dead, sitting);
-			return;
-		}
-		/* [SEAT] Release: what we erased is gone for the next. */
-		if (petal_cas(seat, &was, was & ~ledger->own,
-			      PETAL_RELEASE(SEAT)))
-			return;
-	}
-	unguard_seat(ledger, dead);
-}
-
-int petal_ledger_settle_sitting(const struct petal_ledger *ledger,
-				uint32_t dead, uint32_t sitting)
-{
-	int count = 0, outcome;
-
-	if (dead >= PETAL_LEDGER_HOLDERS || !ledger->own ||
-	    dead == ledger->holder)
-		return -EINVAL;
-	outcome = keep_from_successors(ledger, dead, sitting);
-	if (outcome <= 0)
-		return outcome;
-	for (uint32_t i = 0; i < ledger->entry_count; i++)
-		count += settle_entry(ledger, &ledger->entries[i], dead);
-	step_back(ledger, dead, sitting);
-	return count;
-}
-
-int petal_ledger_settle(const struct petal_ledger *ledger, uint32_t dead)
-{
-	return petal_ledger_settle_sitting(ledger, dead,
-					   petal_ledger_sitting(ledger, dead));
 }
 
 int petal_ledger_repair_sitting(const struct petal_ledger *ledger,
