@@ -585,9 +585,10 @@ int petal_flow_main(const char *bench, struct petal_flow_contender *contenders,
 	uname(&name);
 	snprintf(kernel, sizeof(kernel), "Linux %.100s", name.release);
 	flow.sink = (struct petal_row_sink){ stdout, flow.json, false };
-	err = open_flow(&flow);
+	/* Before the pinning, for it counts the CPUs that we may use. */
+	err = petal_row_machine_print(&flow.sink);
 	if (err == 0)
-		err = petal_row_machine_print(&flow.sink);
+		err = open_flow(&flow);
 	if (err == 0)
 		err = run_groups(&flow, contenders, count);
 	close_flow(&flow);
