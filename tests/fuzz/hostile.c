@@ -185,6 +185,10 @@ static void peer_punch(void)
 		status->peer_writes++;
 }
 
+/* Together 20 s. */
+#define PEER_LOOKS 20000u
+#define PEER_LOOK_US 1000u
+
 static pid_t peer_begin(uint32_t variant)
 {
 	pid_t pid = fork();
@@ -212,12 +216,22 @@ static pid_t peer_begin(uint32_t variant)
 	}
 }
 
+/*
+ * A peer that may write is waited for until it has written once in its life: a
+ * kind with few calls would otherwise be through before a busy machine has run
+ * the peer at all. It is our child, so it comes to run.
+ */
 static void peer_set(int may)
 {
 	status->peer_may = may;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	while (!may && status->peer_works)
 		sched_yield();
+	for (unsigned i = 0; may > 0 && status->peer_writes == 0; i++) {
+		if (i == PEER_LOOKS)
+			give_up("the peer does not run");
+		usleep(PEER_LOOK_US);
+	}
 }
 
 /* ---- a case ---- */
