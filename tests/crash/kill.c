@@ -260,8 +260,14 @@ static int live(struct party *party, uint64_t choices)
 
 		if (last && party->role == PRODUCER)
 			return choices & 1 ? party_end(party) : 0;
-		if (history_full(party->history, HISTORY_RESERVE))
-			return 0;
+		if (history_full(party->history, HISTORY_RESERVE)) {
+			/* Nothing more to write down, but others still die. */
+			if (last || !looks)
+				return 0;
+			outcome = look_around(party);
+			sched_yield();
+			continue;
+		}
 		/* Plainly in the end, for some acts of consumers send. */
 		outcome =
 			last ? party_act(party)
