@@ -446,7 +446,7 @@ static void peek_doubt(struct petal_mpmc *ring, int64_t ahead)
 	petal_store(&ring->shared->head, ring->take_pos, PETAL_RELAXED);
 }
 
-/* Nothing more to take; is it the end, or only for now? */
+/* Nothing more to take; is it the end, or may more come? */
 static int peek_nothing(struct petal_mpmc *ring)
 {
 	uint64_t pos = ring->take_pos;

@@ -12,7 +12,7 @@
 #define PETAL_LEDGER_RECALLED UINT64_C(0x80)
 #define PETAL_LEDGER_BYTE_ONES UINT64_C(0x0101010101010101)
 
-/* How often a swap may lose against others before we give up for now. */
+/* How often a swap may lose against others before it says -EBUSY. */
 #define PETAL_LEDGER_TRIES 1000u
 
 /* A seat: incarnation 22 | phase 2 | a bit per repairer that is at it, 40. */
