@@ -5,7 +5,7 @@
  *
  * The messages are gRPC's own byte buffers in generic calls: no protobuf is
  * encoded or decoded, which favours gRPC. As its documents advise for latency,
- * the channel and the caller are made once, each side has one thread and
+ * the channel and the stub are made once, each side has one thread and
  * one completion queue which that thread polls, and further requests are
  * asked for before the last one is answered. Its optional filters are off
  * (grpc.minimal_stack), which saves it another 8 % here. Spinning rows poll
