@@ -17,9 +17,15 @@
 
 /* As many messages as our ring holds. */
 #define HIGH_WATER 13000
-#define SETTLE_MS 1000
+#define SETTLE_MS 5000
 
 static char address[64];
+
+/* Of the party that this process is. */
+static struct {
+	void *context;
+	void *socket;
+} own;
 
 static int last_error(void)
 {
@@ -90,19 +96,12 @@ static int set_publisher(void *socket)
 static int zmq_produce(struct petal_flow_contender *who, unsigned index,
 		       struct petal_flow_run *run)
 {
-	void *context = zmq_ctx_new();
-	void *socket = context ? zmq_socket(context, ZMQ_XPUB) : NULL;
-	int err = socket ? set_publisher(socket) : last_error();
+	int err = publish_all(own.socket, run);
 
+	(void)who;
 	(void)index;
-	if (err == 0)
-		err = wait_subscribers(socket, who->consumers);
-	if (err == 0)
-		err = publish_all(socket, run);
-	if (socket)
-		zmq_close(socket);
-	if (context)
-		zmq_ctx_term(context);
+	zmq_close(own.socket);
+	zmq_ctx_term(own.context);
 	return err;
 }
 
@@ -146,17 +145,38 @@ static int set_subscriber(void *socket)
 static int zmq_consume(struct petal_flow_contender *who, unsigned index,
 		       struct petal_flow_run *run)
 {
-	void *context = zmq_ctx_new();
-	void *socket = context ? zmq_socket(context, ZMQ_SUB) : NULL;
-	int err = socket ? set_subscriber(socket) : last_error();
+	int err = receive_all(own.socket, petal_flow_consumer(who, index), run);
 
-	if (err == 0)
-		err = receive_all(socket, petal_flow_consumer(who, index), run);
-	if (socket)
-		zmq_close(socket);
-	if (context)
-		zmq_ctx_term(context);
+	zmq_close(own.socket);
+	zmq_ctx_term(own.context);
 	return err;
+}
+
+static int open_socket(int type)
+{
+	own.context = zmq_ctx_new();
+	if (own.context)
+		own.socket = zmq_socket(own.context, type);
+	return own.socket ? 0 : last_error();
+}
+
+/*
+ * Before the leg: with many parties on few CPUs it takes longer to be heard of
+ * than a leg is long. Who fails ends its process, and all of this with it.
+ */
+static int zmq_join(struct petal_flow_contender *who, unsigned party,
+		    struct petal_flow_run *run)
+{
+	bool publisher = party < who->producers;
+	int err = open_socket(publisher ? ZMQ_XPUB : ZMQ_SUB);
+
+	(void)run;
+	if (err < 0)
+		return err;
+	if (!publisher)
+		return set_subscriber(own.socket);
+	err = set_publisher(own.socket);
+	return err < 0 ? err : wait_subscribers(own.socket, who->consumers);
 }
 
 static const char *version(void)
@@ -183,6 +203,7 @@ void fanout_peer_zmq(struct petal_flow_contender *ret_row, unsigned readers)
 		.producers = 1,
 		.consumers = readers,
 		.prepare = zmq_prepare,
+		.join = zmq_join,
 		.produce = zmq_produce,
 		.consume = zmq_consume,
 	};

@@ -5,8 +5,9 @@
  * that no contender finds the caches or the heap of another.
  *
  * What can go wrong: a contender cannot be prepared, fails, dies or hangs,
- * which ends its part, is said in its row and makes the program fail at the
- * end; the floor does, or the output, which ends the program at once.
+ * which ends its part, is said in its row and, unless it is a peer that never
+ * got going, makes the program fail at the end; the floor does, or the output,
+ * which ends the program at once.
  */
 #include "bench/flow.h"
 
@@ -71,6 +72,7 @@ struct entry {
 	unsigned rounds;
 	uint64_t messages;
 	int fault;
+	bool idle; /* it failed before a message of it had arrived */
 };
 
 /* A leg. */
@@ -88,6 +90,7 @@ static int run_leg(struct flow *flow, struct entry *entry, uint64_t leg_ns,
 		if (err == 0 && tally.messages > 0)
 			break;
 	}
+	entry->idle = entry->messages == 0 && (err == 0 || !tally.started);
 	if (err < 0)
 		return err;
 	if (tally.messages == 0)
@@ -363,6 +366,12 @@ static int print_entry(struct flow *flow, const struct entry *entry)
 
 /* A group. */
 
+/* That a peer cannot run here is an answer; that it broke is not. */
+static int failure_of(const struct entry *entry)
+{
+	return entry->who->peer && entry->idle ? 0 : entry->fault;
+}
+
 static int run_group(struct flow *flow, struct entry *entries, size_t count)
 {
 	int err = run_rounds(flow, entries, count);
@@ -375,7 +384,7 @@ static int run_group(struct flow *flow, struct entry *entries, size_t count)
 		if (err < 0)
 			return err;
 		if (fault == 0)
-			fault = entries[i].fault;
+			fault = failure_of(&entries[i]);
 	}
 	return fault;
 }

@@ -24,12 +24,13 @@ extern "C" {
  *    ...
  *
  * A leg maps fresh memory (prepare), forks every party of the contender, binds
- * it to a CPU and starts all at once. An eighth of the leg's time passes
- * uncounted; then the counts of all parties and their CPU times are read, and
- * once more at the end of the leg, by a parent that sleeps in between:
+ * it to a CPU, waits until each has what it needs (join) and starts all at
+ * once. An eighth of the leg's time passes uncounted; then the counts of all
+ * parties and their CPU times are read, and once more at the end of the leg, by
+ * a parent that sleeps in between:
  *
- *    prepare  fork  | warm-up | . . . . . . . . leg_ns . . . . . . . . | stop
- *                   start     read all                          read all
+ *    prepare  fork  join  | warm-up | . . . . . . leg_ns . . . . . . | stop
+ *                         start     read all                  read all
  *
  * Messages of a leg are what the consumers counted; what the producers counted
  * if there is no consumer, or if each message goes to every consumer. A rate
@@ -45,8 +46,8 @@ extern "C" {
  * Consumer i is bound to CPU i, producer i to CPU 1 + i, modulo the number of
  * CPUs that this process may use.
  *
- * Crash: children die with the parent (PR_SET_PDEATHSIG); one that fails or
- * does not stop within a second is a row that says so.
+ * Crash: children die with the parent (PR_SET_PDEATHSIG); one that fails, or
+ * does not start or stop within ten seconds, is a row that says so.
  */
 
 #define PETAL_FLOW_PARTIES_MAX 128u
@@ -91,6 +92,9 @@ struct petal_flow_run {
  * @consumers: 0 or more
  * @window: messages in flight or in one bulk; 0: 1
  * @prepare: set up @memory, before the fork; 0 or -errno. Called for each leg.
+ * @join: what each party does before it is ready, such as to connect, in its own
+ *	  process, for at most ten seconds; producers come first in @party; 0 or
+ *	  -errno; may be NULL
  * @produce: what a producer runs, until petal_flow_is_over(); 0 or -errno.
  *	     @index counts from 0
  * @consume: the same for a consumer; -EBADMSG if a payload was wrong
@@ -115,6 +119,8 @@ struct petal_flow_contender {
 	unsigned consumers;
 	unsigned window;
 	int (*prepare)(struct petal_flow_contender *contender);
+	int (*join)(struct petal_flow_contender *contender, unsigned party,
+		    struct petal_flow_run *run);
 	int (*produce)(struct petal_flow_contender *contender, unsigned index,
 		       struct petal_flow_run *run);
 	int (*consume)(struct petal_flow_contender *contender, unsigned index,
@@ -133,6 +139,9 @@ struct petal_flow_contender {
  *
  * --json, --quick, --rounds N, --bytes N (only groups of that size), --only
  * TEXT (only contenders whose name holds it; floors always), --help.
+ *
+ * A peer that cannot start, or of which no message arrives, is a row that says
+ * why, and no failure.
  *
  * Return: 0 fine, 1 something failed, 2 usage.
  */

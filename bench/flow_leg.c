@@ -77,6 +77,10 @@ static int take_part(const struct petal_flow_place *place,
 	if (err < 0)
 		return err;
 	touch(contender);
+	if (contender->join)
+		err = contender->join(contender, party, run);
+	if (err < 0)
+		return err;
 	petal_store(&run->party[party].ready, 1, PETAL_RELEASE(START));
 	while (petal_load(&run->started, PETAL_ACQUIRE(START)) == 0)
 		sched_yield();
@@ -284,6 +288,7 @@ int petal_flow_leg(const struct petal_flow_place *place,
 		err = start_leg(place, &leg);
 	if (err == 0)
 		err = wait_ready(place, &leg);
+	*ret_tally = (struct petal_flow_tally){ .started = err == 0 };
 	petal_store(&place->run->started, 1, PETAL_RELEASE(START));
 	if (err == 0)
 		err = read_twice(place, &leg, leg_ns, readings);

@@ -28,11 +28,13 @@ struct petal_flow_place {
 
 /**
  * struct petal_flow_tally - what the counted part of a leg gave
+ * @started: all parties were ready; written also when the leg fails
  * @messages: as flow.h counts them
  * @produce_ns: CPU time of all producers
  * @consume_ns: and of all consumers
  */
 struct petal_flow_tally {
+	bool started;
 	uint64_t messages;
 	uint64_t wall_ns;
 	uint64_t produce_ns;
