@@ -18,6 +18,9 @@
 
 #define ALWAYS static inline __attribute__((always_inline))
 
+/* NULL where the build has left its file out. */
+extern __typeof__(fanin_peer_caf) fanin_peer_caf __attribute__((weak));
+
 /* The floor. */
 
 static int floor_prepare(struct petal_flow_contender *who)
@@ -339,6 +342,23 @@ static struct petal_flow_contender lanes_row(unsigned producers, unsigned bulk)
 	};
 }
 
+static struct petal_flow_contender caf_row(unsigned producers)
+{
+	struct petal_flow_contender row = {
+		.impl = "caf",
+		.version = "CAF",
+		.refusal = "libcaf-dev was not found when this was built",
+		.peer = true,
+		.bytes = FANIN_BYTES,
+		.producers = producers,
+		.consumers = 1,
+	};
+
+	if (fanin_peer_caf)
+		fanin_peer_caf(&row, producers);
+	return row;
+}
+
 static size_t fill_group(struct petal_flow_contender *rows, unsigned producers)
 {
 	size_t count = 0;
@@ -350,6 +370,7 @@ static size_t fill_group(struct petal_flow_contender *rows, unsigned producers)
 	fanin_peer_rte(&rows[count++], producers, 1, false);
 	fanin_peer_rte(&rows[count++], producers, 1, true);
 	fanin_peer_erl(&rows[count++], producers);
+	rows[count++] = caf_row(producers);
 	rows[count++] = mpsc_row(producers, BATCH);
 	rows[count++] = mpsc_row(producers, RUN);
 	rows[count++] = lanes_row(producers, FANIN_BULK);
@@ -361,7 +382,7 @@ static size_t fill_group(struct petal_flow_contender *rows, unsigned producers)
 int main(int argc, char **argv)
 {
 	static const unsigned producers[] = { 1, 2, 4, 8, 16 };
-	struct petal_flow_contender rows[5 * 12];
+	struct petal_flow_contender rows[5 * 13];
 	size_t count = 0;
 
 	for (size_t i = 0; i < sizeof(producers) / sizeof(*producers); i++)

@@ -8,6 +8,10 @@
 #include "bench/flow.h"
 #include "bench/payload.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /**
  * DOC: fanin - what the contenders of the bench of that name share
  *
@@ -76,5 +80,14 @@ void fanin_peer_rte(struct petal_flow_contender *ret_row, unsigned producers,
  * fanin_peer_erl() - processes of an Erlang machine, which is a child of ours
  */
 void fanin_peer_erl(struct petal_flow_contender *ret_row, unsigned producers);
+
+/**
+ * fanin_peer_caf() - actors of CAF, in one process; not there without the library
+ */
+void fanin_peer_caf(struct petal_flow_contender *ret_row, unsigned producers);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

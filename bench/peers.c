@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "bench/duplex.h"
+#include "bench/peers_capnp.h"
 #include "bench/peers_grpc.h"
 
 /* NULL where the build has left its file out. */
@@ -14,7 +15,8 @@ extern struct petal_duplex petal_duplex_ofi __attribute__((weak));
 extern struct petal_duplex petal_duplex_ucx __attribute__((weak));
 extern struct petal_duplex petal_duplex_zmq __attribute__((weak));
 
-/* The same function, which may be missing here. */
+/* The same functions, which may be missing here. */
+extern __typeof__(petal_peers_capnp) petal_peers_capnp __attribute__((weak));
 extern __typeof__(petal_peers_grpc) petal_peers_grpc __attribute__((weak));
 
 struct peer {
@@ -52,6 +54,17 @@ static size_t grpc_peers(struct petal_contender *contenders)
 	return 1;
 }
 
+static size_t capnp_peers(struct petal_contender *contenders)
+{
+	static const struct peer missing = { NULL, "capnp-unix",
+					     "libcapnp-dev" };
+
+	contenders[0] = absent(&missing);
+	if (petal_peers_capnp)
+		petal_peers_capnp(contenders);
+	return 1;
+}
+
 size_t petal_peers(struct petal_contender *contenders)
 {
 	const struct peer peers[] = {
@@ -73,5 +86,6 @@ size_t petal_peers(struct petal_contender *contenders)
 			peers[i].duplex
 				? petal_duplex_contender(peers[i].duplex)
 				: absent(&peers[i]);
-	return count + grpc_peers(contenders + count);
+	count += grpc_peers(contenders + count);
+	return count + capnp_peers(contenders + count);
 }
