@@ -13,7 +13,6 @@
 #include "bench/contest.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,42 +20,14 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "shm/histogram.h"
+#include "bench/contest_private.h"
+#include "bench/options.h"
 #include "bench/row.h"
 #include "shm/clock.h"
 #include "shm/error.h"
+#include "shm/histogram.h"
 
 #define BYTES_MAX (UINT64_C(1) << 20)
-#define ROUNDS_MAX 1000U
-
-/* A floor leg this much slower than the fastest one counts as far. */
-#define FAR 1.8
-
-/* A contender's results, for one way of waiting. */
-struct entry {
-	struct petal_contender *who;
-	struct petal_histogram *total;
-	double *ratio;     /* by round */
-	double *before_ns; /* p50 of the floor's leg before, by round */
-	double *after_ns;  /* and of the one after */
-	unsigned rounds;   /* that it finished */
-	uint64_t trips;    /* over both ways of waiting */
-	uint64_t wall_ns;
-	uint64_t cpu_ns;
-	int fault;
-};
-
-struct run {
-	const struct petal_contest *contest;
-	struct entry floors[2]; /* by spin */
-	struct entry *entries;
-	size_t count;
-	struct petal_histogram leg;
-	struct petal_row_sink sink;
-	uint64_t clock_ns;   /* what reading the clock adds to a sample */
-	const char *culprit; /* whom to name when the run fails */
-	int fault;           /* of a contender that broke on the way */
-};
 
 /* The signal that asked us to stop, or 0. */
 static volatile sig_atomic_t stop_signal;
@@ -149,14 +120,14 @@ static uint64_t measure_clock(void)
 	return best_ns;
 }
 
-static inline int trip(struct entry *entry)
+static inline int trip(struct contest_entry *entry)
 {
 	if (stop_signal)
 		return -EINTR;
 	return entry->who->trip(entry->who, ++entry->trips);
 }
 
-static int warm_up(struct entry *entry, uint64_t end_ns)
+static int warm_up(struct contest_entry *entry, uint64_t end_ns)
 {
 	int err;
 
@@ -166,7 +137,8 @@ static int warm_up(struct entry *entry, uint64_t end_ns)
 	return err;
 }
 
-static int count_trips(struct run *run, struct entry *entry, uint64_t leg_ns)
+static int count_trips(struct contest_run *run, struct contest_entry *entry,
+		       uint64_t leg_ns)
 {
 	uint64_t start_ns = petal_clock_now_ns();
 	uint64_t last_ns = start_ns;
@@ -184,7 +156,8 @@ static int count_trips(struct run *run, struct entry *entry, uint64_t leg_ns)
 	return 0;
 }
 
-static int measure(struct run *run, struct entry *entry, uint64_t leg_ns)
+static int measure(struct contest_run *run, struct contest_entry *entry,
+		   uint64_t leg_ns)
 {
 	struct petal_pair *pair = &entry->who->pair;
 	uint64_t cpu_before_ns;
@@ -204,7 +177,7 @@ static int measure(struct run *run, struct entry *entry, uint64_t leg_ns)
 }
 
 /* What the server says of itself is nearer to the cause than a lost peer. */
-static int explain(struct entry *entry, int err)
+static int explain(struct contest_entry *entry, int err)
 {
 	int cause = petal_pair_check(&entry->who->pair);
 
@@ -212,8 +185,8 @@ static int explain(struct entry *entry, int err)
 }
 
 /* Leaves the leg's samples in run->leg as well as in the entry's total. */
-static int run_leg(struct run *run, struct entry *entry, bool spin,
-		   uint64_t leg_ns)
+static int run_leg(struct contest_run *run, struct contest_entry *entry,
+		   bool spin, uint64_t leg_ns)
 {
 	int err;
 
@@ -225,16 +198,16 @@ static int run_leg(struct run *run, struct entry *entry, bool spin,
 	return err < 0 ? explain(entry, err) : 0;
 }
 
-static double leg_p50_ns(const struct run *run)
+static double leg_p50_ns(const struct contest_run *run)
 {
 	return (double)petal_histogram_quantile(&run->leg, PETAL_HISTOGRAM_P50);
 }
 
 /* A round. */
 
-static int run_floor(struct run *run, bool spin, double *ret_p50_ns)
+static int run_floor(struct contest_run *run, bool spin, double *ret_p50_ns)
 {
-	struct entry *floor = &run->floors[spin];
+	struct contest_entry *floor = &run->floors[spin];
 	int err = run_leg(run, floor, spin, run->contest->leg_ns / 2);
 
 	if (err < 0) {
@@ -245,8 +218,8 @@ static int run_floor(struct run *run, bool spin, double *ret_p50_ns)
 	return 0;
 }
 
-static int run_turn(struct run *run, struct entry *entry, bool spin,
-		    double *floor_ns)
+static int run_turn(struct contest_run *run, struct contest_entry *entry,
+		    bool spin, double *floor_ns)
 {
 	double before_ns = *floor_ns;
 	double p50_ns;
@@ -266,7 +239,8 @@ static int run_turn(struct run *run, struct entry *entry, bool spin,
 	return 0;
 }
 
-static void show_progress(const struct run *run, bool spin, unsigned round)
+static void show_progress(const struct contest_run *run, bool spin,
+			  unsigned round)
 {
 	if (!isatty(STDERR_FILENO))
 		return;
@@ -278,9 +252,9 @@ static void show_progress(const struct run *run, bool spin, unsigned round)
 		fputs("\r\033[K", stderr);
 }
 
-static int run_rounds(struct run *run, bool spin)
+static int run_rounds(struct contest_run *run, bool spin)
 {
-	struct entry *floor = &run->floors[spin];
+	struct contest_entry *floor = &run->floors[spin];
 	double floor_ns;
 	int err = 0;
 
@@ -297,197 +271,9 @@ static int run_rounds(struct run *run, bool spin)
 	return err;
 }
 
-/* What the rounds say. */
-
-static int compare_doubles(const void *a, const void *b)
-{
-	double x = *(const double *)a;
-	double y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-/* Sorts, so it is asked last. */
-static double median(double *values, unsigned count)
-{
-	if (count == 0)
-		return 0;
-	qsort(values, count, sizeof(*values), compare_doubles);
-	return (values[(count - 1) / 2] + values[count / 2]) / 2;
-}
-
-static double fastest_floor_ns(const struct entry *entry)
-{
-	double best_ns = 0;
-
-	for (unsigned i = 0; i < entry->rounds; i++) {
-		double ns = entry->before_ns[i] < entry->after_ns[i]
-				    ? entry->before_ns[i]
-				    : entry->after_ns[i];
-
-		if (i == 0 || ns < best_ns)
-			best_ns = ns;
-	}
-	return best_ns;
-}
-
-/* Collects the ratios of the rounds whose both floors were near, or far. */
-static unsigned pick_rounds(const struct entry *entry, bool far, double *picked)
-{
-	double limit_ns = FAR * fastest_floor_ns(entry);
-	unsigned count = 0;
-
-	for (unsigned i = 0; i < entry->rounds; i++)
-		if ((entry->before_ns[i] > limit_ns) == far &&
-		    (entry->after_ns[i] > limit_ns) == far)
-			picked[count++] = entry->ratio[i];
-	return count;
-}
-
-/* Nothing to say unless the machine was in both modes. */
-static int note_modes(const struct entry *entry, char *note, size_t size)
-{
-	double picked[ROUNDS_MAX];
-	unsigned near_count = pick_rounds(entry, false, picked);
-	double near_ratio = median(picked, near_count);
-	unsigned far_count = pick_rounds(entry, true, picked);
-	double far_ratio = median(picked, far_count);
-
-	if (near_count == entry->rounds)
-		return 0;
-	return snprintf(note, size,
-			" (near %.1f in %u, far %.1f in %u, %u "
-			"flipped)",
-			near_ratio, near_count, far_ratio, far_count,
-			entry->rounds - near_count - far_count);
-}
-
-static void note_ratios(const struct entry *entry, bool spin, char *note,
-			size_t size)
-{
-	double low = 0;
-	double high = 0;
-	int used;
-
-	for (unsigned i = 0; i < entry->rounds; i++) {
-		if (i == 0 || entry->ratio[i] < low)
-			low = entry->ratio[i];
-		if (i == 0 || entry->ratio[i] > high)
-			high = entry->ratio[i];
-	}
-	used = snprintf(note, size, "; ratio %.2f to %.2f in %u rounds", low,
-			high, entry->rounds);
-	if (spin && used > 0 && (size_t)used < size)
-		note_modes(entry, note + used, size - (size_t)used);
-}
-
-static void note_places(const struct petal_contest *contest, char *note,
-			size_t size)
-{
-	if (contest->cpus[0] == contest->cpus[1])
-		snprintf(note, size, "both on cpu %d", contest->cpus[0]);
-	else
-		snprintf(note, size, "cpus %d and %d", contest->cpus[0],
-			 contest->cpus[1]);
-}
-
-/* Each part goes behind what is there, as far as there is room. */
-static void write_note(const struct run *run, const struct entry *entry,
-		       bool spin, char *note, size_t size)
-{
-	bool floor = entry == &run->floors[spin];
-	size_t used;
-
-	note_places(run->contest, note, size);
-	used = strlen(note);
-	if (entry->rounds > 0 && !floor)
-		note_ratios(entry, spin, note + used, size - used);
-	used = strlen(note);
-	if (*entry->who->remark)
-		snprintf(note + used, size - used, "; %s", entry->who->remark);
-	used = strlen(note);
-	if (floor)
-		snprintf(note + used, size - used,
-			 "; reading the clock is %u ns of each sample",
-			 (unsigned)run->clock_ns);
-	used = strlen(note);
-	if (entry->fault)
-		snprintf(note + used, size - used, "; broke in round %u: %s",
-			 entry->rounds + 1, petal_strerror(entry->fault));
-}
-
-static void fill_row(struct petal_row *row, const struct run *run,
-		     struct entry *entry, bool spin)
-{
-	petal_row_take(row, entry->total);
-	row->rounds = entry->rounds;
-	if (entry->wall_ns > 0)
-		row->msgs_per_s = (double)row->n * 1e9 / (double)entry->wall_ns;
-	if (row->n > 0)
-		row->cpu_ns_per_msg = (double)entry->cpu_ns / (double)row->n;
-	row->floor_ratio = entry == &run->floors[spin]
-				   ? 1
-				   : median(entry->ratio, entry->rounds);
-}
-
-static int print_row(struct run *run, struct entry *entry, bool spin,
-		     const char *refusal)
-{
-	struct petal_row row;
-	char note[512];
-
-	petal_row_init(&row, run->contest->bench);
-	row.impl = entry->who->impl;
-	row.version = entry->who->version;
-	row.peer = entry->who->peer;
-	row.floor = entry == &run->floors[spin];
-	row.bytes = entry->who->bytes;
-	row.wait = spin ? "spin" : "sleep";
-	row.note = refusal;
-	if (!refusal) {
-		write_note(run, entry, spin, note, sizeof(note));
-		row.note = note;
-		fill_row(&row, run, entry, spin);
-	}
-	return petal_row_print(&run->sink, &row);
-}
-
-/* Why there is nothing to measure, or NULL. */
-static const char *refusal_of(const struct run *run, const struct entry *entry,
-			      bool spin, char *text, size_t size)
-{
-	const struct petal_contest *contest = run->contest;
-
-	if (spin && !contest->crowd && contest->cpus[0] == contest->cpus[1])
-		return "not run: a spinning pair on one cpu measures the "
-		       "scheduler (--one-cpu runs it)";
-	if (entry->who->polls && !spin && !entry->fault)
-		return "not run: it polls and cannot sleep";
-	if (!entry->fault || entry->total->count > 0)
-		return NULL;
-	snprintf(text, size, "not run: %s%s%s", petal_strerror(entry->fault),
-		 *entry->who->remark ? "; " : "", entry->who->remark);
-	return text;
-}
-
-static int print_rows(struct run *run, bool spin)
-{
-	char text[128];
-	int err;
-
-	err = print_row(run, &run->floors[spin], spin,
-			refusal_of(run, &run->floors[spin], spin, text,
-				   sizeof(text)));
-	for (size_t i = 0; i < run->count && err == 0; i++)
-		err = print_row(run, &run->entries[i], spin,
-				refusal_of(run, &run->entries[i], spin, text,
-					   sizeof(text)));
-	return err;
-}
-
 /* Setting up and tearing down. */
 
-static int entry_init(struct entry *entry, struct petal_contender *who,
+static int entry_init(struct contest_entry *entry, struct petal_contender *who,
 		      unsigned rounds)
 {
 	memset(entry, 0, sizeof(*entry));
@@ -504,7 +290,7 @@ static int entry_init(struct entry *entry, struct petal_contender *who,
 }
 
 /* Between two ways of waiting; trips go on, for the servers count too. */
-static void entry_reset(struct entry *entry)
+static void entry_reset(struct contest_entry *entry)
 {
 	petal_histogram_init(entry->total);
 	entry->rounds = 0;
@@ -512,7 +298,7 @@ static void entry_reset(struct entry *entry)
 	entry->cpu_ns = 0;
 }
 
-static void entry_fini(struct entry *entry)
+static void entry_fini(struct contest_entry *entry)
 {
 	if (entry->who) {
 		if (entry->who->close)
@@ -525,31 +311,34 @@ static void entry_fini(struct entry *entry)
 	free(entry->after_ns);
 }
 
-static int entries_init(struct run *run, struct petal_contender *contenders)
+static int entries_init(struct contest_run *run,
+			struct petal_contender *contenders, size_t count)
 {
 	unsigned rounds = run->contest->rounds;
 	int err = 0;
 
 	for (unsigned i = 0; i < 2 && err == 0; i++)
 		err = entry_init(&run->floors[i], &floor_contenders[i], rounds);
-	for (size_t i = 0; i < run->count && err == 0; i++)
-		err = entry_init(&run->entries[i], &contenders[i], rounds);
+	for (size_t i = 0; i < count && err == 0; i++)
+		if (petal_options_want(run->contest->only, contenders[i].impl))
+			err = entry_init(&run->entries[run->count++],
+					 &contenders[i], rounds);
 	return err;
 }
 
-static void entry_open(struct run *run, struct entry *entry)
+static void entry_open(struct contest_run *run, struct contest_entry *entry)
 {
 	entry->fault = entry->who->open(entry->who, run->contest);
 }
 
-static void entry_join(struct run *run, struct entry *entry)
+static void entry_join(struct contest_run *run, struct contest_entry *entry)
 {
 	if (!entry->fault && entry->who->join)
 		entry->fault = entry->who->join(entry->who, run->contest);
 }
 
 /* All forks come before all joins, and the joins may start threads. */
-static int open_all(struct run *run)
+static int open_all(struct contest_run *run)
 {
 	bool wanted[2] = { run->contest->sleep, run->contest->spin };
 
@@ -568,7 +357,8 @@ static int open_all(struct run *run)
 	return 0;
 }
 
-static void keep_fault(struct run *run, const struct entry *entry)
+static void keep_fault(struct contest_run *run,
+		       const struct contest_entry *entry)
 {
 	/* Never having run is an answer; breaking on the way is not. */
 	if (run->fault || !entry->fault || entry->total->count == 0)
@@ -577,7 +367,7 @@ static void keep_fault(struct run *run, const struct entry *entry)
 	run->culprit = entry->who->impl;
 }
 
-static int run_wait(struct run *run, bool spin)
+static int run_wait(struct contest_run *run, bool spin)
 {
 	const struct petal_contest *contest = run->contest;
 	bool crowded = spin && contest->cpus[0] == contest->cpus[1];
@@ -589,7 +379,7 @@ static int run_wait(struct run *run, bool spin)
 		err = run_rounds(run, spin);
 	if (err < 0)
 		return err;
-	err = print_rows(run, spin);
+	err = contest_rows_print(run, spin);
 	if (err < 0)
 		run->culprit = "standard output";
 	for (size_t i = 0; i < run->count; i++)
@@ -597,18 +387,18 @@ static int run_wait(struct run *run, bool spin)
 	return err;
 }
 
-static void run_init(struct run *run, const struct petal_contest *contest,
-		     struct entry *entries, size_t count)
+static void run_init(struct contest_run *run,
+		     const struct petal_contest *contest,
+		     struct contest_entry *entries)
 {
 	run->contest = contest;
 	run->entries = entries;
-	run->count = count;
 	run->culprit = "the contest";
 	run->sink.out = stdout;
 	run->sink.json = contest->json;
 }
 
-static void run_fini(struct run *run)
+static void run_fini(struct contest_run *run)
 {
 	for (size_t i = 0; i < run->count; i++)
 		entry_fini(&run->entries[i]);
@@ -616,10 +406,11 @@ static void run_fini(struct run *run)
 	entry_fini(&run->floors[1]);
 }
 
-static int run_all(struct run *run, struct petal_contender *contenders)
+static int run_all(struct contest_run *run, struct petal_contender *contenders,
+		   size_t count)
 {
 	const struct petal_contest *contest = run->contest;
-	int err = entries_init(run, contenders);
+	int err = entries_init(run, contenders, count);
 
 	/* Before the pinning, for it counts the CPUs that we may use. */
 	if (err == 0) {
@@ -675,16 +466,16 @@ static void raise_again(void)
 int petal_contest_run(const struct petal_contest *contest,
 		      struct petal_contender *contenders, size_t count)
 {
-	struct run *run = calloc(1, sizeof(*run));
-	struct entry *entries = calloc(count, sizeof(*entries));
+	struct contest_run *run = calloc(1, sizeof(*run));
+	struct contest_entry *entries = calloc(count, sizeof(*entries));
 	const char *culprit = "the contest";
 	int err = -ENOMEM;
 
 	set_versions(contenders, count);
 	watch_signals();
 	if (run && entries) {
-		run_init(run, contest, entries, count);
-		err = run_all(run, contenders);
+		run_init(run, contest, entries);
+		err = run_all(run, contenders, count);
 		if (err == 0)
 			err = run->fault;
 		culprit = run->culprit;
@@ -700,162 +491,31 @@ int petal_contest_run(const struct petal_contest *contest,
 
 /* The command line. */
 
-static void print_usage(void)
-{
-	printf("usage: %s [--json] [--quick] [--bytes N] [--rounds N]\n"
-	       "       [--wait spin|sleep] [--cpus CLIENT,SERVER] [--one-cpu]\n"
-	       "\n"
-	       "  --json     one JSON object per line\n"
-	       "  --quick    shorter legs and 10 rounds; otherwise 20\n"
-	       "  --bytes    payload each way, 1 to 1048576; 256\n"
-	       "  --rounds   1 to 1000\n"
-	       "  --wait     only rows that spin, or only rows that sleep\n"
-	       "  --cpus     where both sides are bound; the first two allowed\n"
-	       "  --one-cpu  spin even if both sides share a cpu\n",
-	       program_invocation_short_name);
-}
-
-static int complain(const char *what, const char *value)
-{
-	fprintf(stderr, "%s: %s '%s' (--help explains)\n",
-		program_invocation_short_name, what, value);
-	return -EINVAL;
-}
-
-/* Digits only: strtoull alone would take spaces, signs and leftovers. */
-static int parse_count(const char *text, uint64_t max, uint64_t *ret_value)
-{
-	char *end;
-	unsigned long long value;
-
-	if (*text < '0' || *text > '9')
-		return -EINVAL;
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (errno != 0 || *end != '\0' || value > max)
-		return -EINVAL;
-	*ret_value = value;
-	return 0;
-}
-
-static int parse_cpus(struct petal_contest *contest, const char *text)
-{
-	char first[16];
-	const char *comma = strchr(text, ',');
-	uint64_t client;
-	uint64_t server;
-
-	if (!comma || comma - text >= (ptrdiff_t)sizeof(first))
-		return -EINVAL;
-	memcpy(first, text, (size_t)(comma - text));
-	first[comma - text] = '\0';
-	if (parse_count(first, 65535, &client) < 0 ||
-	    parse_count(comma + 1, 65535, &server) < 0)
-		return -EINVAL;
-	if (!petal_pair_may_use((int)client) ||
-	    !petal_pair_may_use((int)server))
-		return -EINVAL;
-	contest->cpus[0] = (int)client;
-	contest->cpus[1] = (int)server;
-	return 0;
-}
-
-static int parse_wait(struct petal_contest *contest, const char *text)
-{
-	contest->spin = strcmp(text, "spin") == 0;
-	contest->sleep = strcmp(text, "sleep") == 0;
-	return contest->spin || contest->sleep ? 0 : -EINVAL;
-}
-
-static int parse_option(struct petal_contest *contest, int option,
-			const char *value)
-{
-	uint64_t rounds;
-
-	switch (option) {
-	case 'b':
-		if (parse_count(value, BYTES_MAX, &contest->bytes) < 0 ||
-		    contest->bytes == 0)
-			return complain("--bytes cannot be", value);
-		return 0;
-	case 'r':
-		if (parse_count(value, ROUNDS_MAX, &rounds) < 0 || rounds == 0)
-			return complain("--rounds cannot be", value);
-		contest->rounds = (unsigned)rounds;
-		return 0;
-	case 'w':
-		if (parse_wait(contest, value) < 0)
-			return complain("--wait cannot be", value);
-		return 0;
-	case 'c':
-		if (parse_cpus(contest, value) < 0)
-			return complain("--cpus cannot be", value);
-		return 0;
-	default:
-		return -EINVAL;
-	}
-}
-
-static void set_defaults(struct petal_contest *contest, const char *bench)
-{
-	memset(contest, 0, sizeof(*contest));
-	contest->bench = bench;
-	contest->bytes = 256;
-	contest->leg_ns = PETAL_MS(250);
-	contest->sleep = true;
-	contest->spin = true;
-}
-
 int petal_contest_parse(struct petal_contest *contest, const char *bench,
 			int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'j' },
-		{ "quick", no_argument, NULL, 'q' },
-		{ "bytes", required_argument, NULL, 'b' },
-		{ "rounds", required_argument, NULL, 'r' },
-		{ "wait", required_argument, NULL, 'w' },
-		{ "cpus", required_argument, NULL, 'c' },
-		{ "one-cpu", no_argument, NULL, '1' },
-		{ "help", no_argument, NULL, 'h' },
-		{ NULL, 0, NULL, 0 },
+	static const struct petal_options_form form = {
+		.bytes_max = BYTES_MAX,
+		.bytes_help = "payload each way, 1 to 1048576; 256",
+		.places = true,
 	};
-	unsigned rounds = 20;
-	int option;
-	int err;
+	struct petal_options options;
+	int err = petal_options_parse(&form, argc, argv, &options);
 
-	set_defaults(contest, bench);
-	err = petal_pair_cpus(contest->cpus);
-	if (err < 0)
-		return complain("the CPUs cannot be read:",
-				petal_strerror(err));
-	while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-		if (option == 'h') {
-			print_usage();
-			return 1;
-		}
-		if (option == '?')
-			return complain("there is no option", argv[optind - 1]);
-		if (option == ':')
-			return complain("a value is missing after",
-					argv[optind - 1]);
-		if (option == 'j') {
-			contest->json = true;
-		} else if (option == 'q') {
-			contest->leg_ns = PETAL_MS(40);
-			rounds = 10;
-		} else if (option == '1') {
-			contest->crowd = true;
-		} else {
-			err = parse_option(contest, option, optarg);
-			if (err < 0)
-				return err;
-		}
-	}
-	if (optind < argc)
-		return complain("there is nothing to do with", argv[optind]);
-	if (contest->rounds == 0)
-		contest->rounds = rounds;
+	if (err != 0)
+		return err;
+	*contest = (struct petal_contest){
+		.bench = bench,
+		.only = options.only,
+		.bytes = options.bytes ? options.bytes : 256,
+		.rounds = options.rounds,
+		.leg_ns = options.leg_ns,
+		.cpus = { options.cpus[0], options.cpus[1] },
+		.sleep = options.sleep,
+		.spin = options.spin,
+		.crowd = options.crowd,
+		.json = options.json,
+	};
 	return 0;
 }
 

@@ -77,6 +77,7 @@ struct petal_contender {
 /**
  * struct petal_contest - what the command line asked for
  * @bench: the question, for the rows
+ * @only: what the name of a contender must hold; NULL: anything
  * @bytes: of payload each way, 1 to 1 MiB
  * @rounds: 1 to 1000
  * @leg_ns: of a contender; the floor's are half as long
@@ -88,6 +89,7 @@ struct petal_contender {
  */
 struct petal_contest {
 	const char *bench;
+	const char *only;
 	uint64_t bytes;
 	unsigned rounds;
 	uint64_t leg_ns;
@@ -118,7 +120,8 @@ int petal_contest_parse(struct petal_contest *contest, const char *bench,
  * @contenders: whom
  * @count: how many of them
  *
- * A contender that cannot start is a row that says why, and no failure. On a
+ * Contenders that are not wanted are neither opened nor printed. One that
+ * cannot start is a row that says why, and no failure. On a
  * terminal the progress is shown on stderr. Every server is gone on return. A
  * signal that asks to stop ends the contest, and then this process.
  *

@@ -12,7 +12,6 @@
 #include "bench/flow.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,12 +22,13 @@
 #include <unistd.h>
 
 #include "bench/flow_leg.h"
+#include "bench/median.h"
+#include "bench/options.h"
 #include "bench/pair.h"
 #include "bench/row.h"
 #include "shm/clock.h"
 #include "shm/error.h"
 
-#define ROUNDS_MAX 1000u
 #define BYTES_MAX (UINT64_C(1) << 30)
 
 /* A bounce this much slower than the fastest one counts as far. */
@@ -42,12 +42,7 @@
 
 struct flow {
 	const char *bench;
-	const char *only;
-	uint64_t bytes; /* 0: all */
-	unsigned rounds;
-	uint64_t leg_ns;
-	bool json;
-	bool quick;
+	struct petal_options options;
 	struct petal_row_sink sink;
 	struct petal_flow_place place;
 	struct petal_pair probe; /* open if there are two CPUs */
@@ -138,7 +133,8 @@ struct beside {
 static int run_floor(struct flow *flow, struct entry *floor,
 		     struct beside *ret_beside)
 {
-	int err = run_leg(flow, floor, flow->leg_ns / 2, &ret_beside->floor);
+	int err = run_leg(flow, floor, flow->options.leg_ns / 2,
+			  &ret_beside->floor);
 
 	if (err < 0)
 		floor->fault = err;
@@ -157,7 +153,7 @@ static int run_turn(struct flow *flow, struct entry *floor, struct entry *entry,
 	err = look_at_distance(flow, &before.bounce_ns);
 	if (err < 0)
 		return err;
-	entry->fault = run_leg(flow, entry, flow->leg_ns, &sample);
+	entry->fault = run_leg(flow, entry, flow->options.leg_ns, &sample);
 	err = look_at_distance(flow, &beside->bounce_ns);
 	if (err == 0)
 		err = run_floor(flow, floor, beside);
@@ -178,9 +174,9 @@ static void show_progress(const struct flow *flow, unsigned round)
 {
 	if (!isatty(STDERR_FILENO))
 		return;
-	if (round < flow->rounds)
+	if (round < flow->options.rounds)
 		fprintf(stderr, "\r%s: round %u of %u\033[K", flow->bench,
-			round + 1, flow->rounds);
+			round + 1, flow->options.rounds);
 	else
 		fputs("\r\033[K", stderr);
 }
@@ -191,7 +187,8 @@ static int run_rounds(struct flow *flow, struct entry *entries, size_t count)
 	struct beside beside = { 0 };
 	int err = 0;
 
-	for (unsigned round = 0; round < flow->rounds && err == 0; round++) {
+	for (unsigned round = 0; round < flow->options.rounds && err == 0;
+	     round++) {
 		show_progress(flow, round);
 		err = run_floor(flow, floor, &beside);
 		for (size_t i = 1; i < count && err == 0; i++)
@@ -199,27 +196,11 @@ static int run_rounds(struct flow *flow, struct entry *entries, size_t count)
 		if (err == 0)
 			floor->samples[floor->rounds++] = beside.floor;
 	}
-	show_progress(flow, flow->rounds);
+	show_progress(flow, flow->options.rounds);
 	return err;
 }
 
 /* What the rounds say. */
-
-static int compare_doubles(const void *a, const void *b)
-{
-	double x = *(const double *)a;
-	double y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median(double *values, unsigned count)
-{
-	if (count == 0)
-		return 0;
-	qsort(values, count, sizeof(*values), compare_doubles);
-	return (values[(count - 1) / 2] + values[count / 2]) / 2;
-}
 
 enum distance { ANY, NEAR, FLUNG };
 
@@ -228,7 +209,7 @@ static double median_of(const struct flow *flow, const struct entry *entry,
 			size_t field, enum distance which, unsigned *ret_count)
 {
 	double limit_ns = FAR * flow->best_bounce_ns;
-	double values[ROUNDS_MAX];
+	double values[PETAL_OPTIONS_ROUNDS_MAX];
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < entry->rounds; i++) {
@@ -241,7 +222,7 @@ static double median_of(const struct flow *flow, const struct entry *entry,
 			       sizeof(values[0]));
 	}
 	*ret_count = count;
-	return median(values, count);
+	return petal_median(values, count);
 }
 
 #define MEDIAN(flow, entry, field, which, ret_count) \
@@ -392,9 +373,9 @@ static int run_group(struct flow *flow, struct entry *entries, size_t count)
 static bool is_wanted(const struct flow *flow,
 		      const struct petal_flow_contender *who)
 {
-	if (flow->bytes != 0 && who->bytes != flow->bytes)
+	if (flow->options.bytes != 0 && who->bytes != flow->options.bytes)
 		return false;
-	return who->floor || !flow->only || strstr(who->impl, flow->only);
+	return who->floor || petal_options_want(flow->options.only, who->impl);
 }
 
 static int take_group(struct flow *flow,
@@ -410,7 +391,8 @@ static int take_group(struct flow *flow,
 		if (!is_wanted(flow, &contenders[i]))
 			continue;
 		entry->who = &contenders[i];
-		entry->samples = calloc(flow->rounds, sizeof(struct sample));
+		entry->samples =
+			calloc(flow->options.rounds, sizeof(struct sample));
 		err = entry->samples ? 0 : -ENOMEM;
 		taken++;
 	}
@@ -441,7 +423,7 @@ static int run_groups(struct flow *flow,
 	return fault;
 }
 
-/* The command line, and what lives through the run. */
+/* What lives through the run. */
 
 static int find_cpus(struct flow *flow)
 {
@@ -480,120 +462,26 @@ static void close_flow(struct flow *flow)
 		munmap(flow->place.run, sizeof(*flow->place.run));
 }
 
-static void print_usage(void)
-{
-	printf("usage: %s [--json] [--quick] [--rounds N] [--bytes N] "
-	       "[--only TEXT]\n"
-	       "  --json    rows as JSON, one object per line\n"
-	       "  --quick   short legs and 10 rounds; otherwise 20\n"
-	       "  --rounds  1 to 1000\n"
-	       "  --bytes   only rows with this payload\n"
-	       "  --only    only the floors, and what has TEXT in its name\n",
-	       program_invocation_short_name);
-}
-
-static int complain(const char *what, const char *value)
-{
-	fprintf(stderr, "%s: %s '%s' (--help explains)\n",
-		program_invocation_short_name, what, value);
-	return -EINVAL;
-}
-
-/* Digits only: strtoull alone would take spaces, signs and leftovers. */
-static int parse_count(const char *text, uint64_t max, uint64_t *ret_value)
-{
-	char *end;
-	unsigned long long value;
-
-	if (*text < '0' || *text > '9')
-		return -EINVAL;
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (errno != 0 || *end != '\0' || value == 0 || value > max)
-		return -EINVAL;
-	*ret_value = value;
-	return 0;
-}
-
-static int parse_option(struct flow *flow, int option, const char *value)
-{
-	uint64_t rounds;
-
-	switch (option) {
-	case 'j':
-		flow->json = true;
-		return 0;
-	case 'q':
-		flow->quick = true;
-		return 0;
-	case 'o':
-		flow->only = value;
-		return 0;
-	case 'b':
-		if (parse_count(value, BYTES_MAX, &flow->bytes) < 0)
-			return complain("--bytes cannot be", value);
-		return 0;
-	default:
-		if (parse_count(value, ROUNDS_MAX, &rounds) < 0)
-			return complain("--rounds cannot be", value);
-		flow->rounds = (unsigned)rounds;
-		return 0;
-	}
-}
-
-static int parse(struct flow *flow, int argc, char **argv)
-{
-	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'j' },
-		{ "quick", no_argument, NULL, 'q' },
-		{ "bytes", required_argument, NULL, 'b' },
-		{ "rounds", required_argument, NULL, 'r' },
-		{ "only", required_argument, NULL, 'o' },
-		{ "help", no_argument, NULL, 'h' },
-		{ NULL, 0, NULL, 0 },
-	};
-	int option;
-
-	while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-		int err;
-
-		if (option == 'h') {
-			print_usage();
-			return 1;
-		}
-		if (option == '?' || option == ':')
-			return complain(option == '?' ? "there is no option"
-						      : "a value is missing "
-							"after",
-					argv[optind - 1]);
-		err = parse_option(flow, option, optarg);
-		if (err < 0)
-			return err;
-	}
-	if (optind < argc)
-		return complain("there is nothing to do with", argv[optind]);
-	flow->leg_ns = flow->quick ? PETAL_MS(40) : PETAL_MS(250);
-	if (flow->rounds == 0)
-		flow->rounds = flow->quick ? 10 : 20;
-	return 0;
-}
-
 int petal_flow_main(const char *bench, struct petal_flow_contender *contenders,
 		    size_t count, int argc, char **argv)
 {
+	static const struct petal_options_form form = {
+		.bytes_max = BYTES_MAX,
+		.bytes_help = "only rows with this payload",
+	};
 	static char kernel[128];
 	struct utsname name;
 	struct flow flow = {
 		.bench = bench,
 		.kernel = kernel,
 	};
-	int err = parse(&flow, argc, argv);
+	int err = petal_options_parse(&form, argc, argv, &flow.options);
 
 	if (err != 0)
 		return err > 0 ? 0 : 2;
 	uname(&name);
 	snprintf(kernel, sizeof(kernel), "Linux %.100s", name.release);
-	flow.sink = (struct petal_row_sink){ stdout, flow.json, false };
+	flow.sink = (struct petal_row_sink){ stdout, flow.options.json, false };
 	/* Before the pinning, for it counts the CPUs that we may use. */
 	err = petal_row_machine_print(&flow.sink);
 	if (err == 0)

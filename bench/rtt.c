@@ -29,6 +29,8 @@
 #include "bench/contest.h"
 #include "bench/duplex.h"
 #include "bench/duplex_spsc.h"
+#include "bench/median.h"
+#include "bench/options.h"
 #include "bench/pair.h"
 #include "bench/peers.h"
 #include "bench/row.h"
@@ -150,14 +152,6 @@ static int run_rounds(struct bout *bout)
 
 /* What the rounds say. */
 
-static int compare_doubles(const void *a, const void *b)
-{
-	double x = *(const double *)a;
-	double y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 enum which { ALL, NEAR, DISTANT };
 
 struct verdict {
@@ -188,12 +182,6 @@ static bool is_picked(const struct round *round, double limit_ns,
 				after_far == (which == DISTANT));
 }
 
-static double middle(double *values, unsigned count)
-{
-	qsort(values, count, sizeof(*values), compare_doubles);
-	return (values[(count - 1) / 2] + values[count / 2]) / 2;
-}
-
 static struct verdict judge(const struct bout *bout, enum which which)
 {
 	double limit_ns = FAR * best_floor_ns(bout);
@@ -215,8 +203,8 @@ static struct verdict judge(const struct bout *bout, enum which which)
 	if (count == 0)
 		return verdict;
 	verdict.rounds = count;
-	verdict.p50 = middle(p50, count);
-	verdict.p99 = middle(p99, count);
+	verdict.p50 = petal_median(p50, count);
+	verdict.p99 = petal_median(p99, count);
 	verdict.low = p50[0];
 	verdict.high = p50[count - 1];
 	return verdict;
@@ -299,6 +287,8 @@ static int run_bout(struct bout *bout, const struct rtt_play *floor,
 static bool is_wanted(const struct petal_contest *contest,
 		      const struct rtt_play *play)
 {
+	if (!petal_options_want(contest->only, play->impl))
+		return false;
 	return strcmp(play->wait, "spin") == 0 ? contest->spin : contest->sleep;
 }
 
