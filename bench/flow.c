@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The happy path: parse the options, then for each group (a floor and those
- * behind it) run the rounds, and print its rows. A leg is forked afresh, so
+ * behind it) run the rounds, and print its rows, and in the end how they scale. A leg is forked afresh, so
  * that no contender finds the caches or the heap of another.
  *
  * What can go wrong: a contender cannot be prepared, fails, dies or hangs,
@@ -26,6 +26,7 @@
 #include "bench/options.h"
 #include "bench/pair.h"
 #include "bench/row.h"
+#include "bench/scaling.h"
 #include "shm/clock.h"
 #include "shm/error.h"
 
@@ -44,6 +45,7 @@ struct flow {
 	const char *bench;
 	struct petal_options options;
 	struct petal_row_sink sink;
+	struct petal_scaling scaling;
 	struct petal_flow_place place;
 	struct petal_pair probe; /* open if there are two CPUs */
 	uint32_t ball;
@@ -342,6 +344,7 @@ static int print_entry(struct flow *flow, const struct entry *entry)
 			     MEDIAN(flow, entry, consume_ns, ANY, &count);
 	row.floor_ratio =
 		entry->who->floor ? 1 : MEDIAN(flow, entry, ratio, ANY, &count);
+	petal_scaling_add(&flow->scaling, &row, entry->who->every);
 	return petal_row_print(&flow->sink, &row);
 }
 
@@ -476,6 +479,7 @@ int petal_flow_main(const char *bench, struct petal_flow_contender *contenders,
 		.kernel = kernel,
 	};
 	int err = petal_options_parse(&form, argc, argv, &flow.options);
+	int told;
 
 	if (err != 0)
 		return err > 0 ? 0 : 2;
@@ -488,6 +492,10 @@ int petal_flow_main(const char *bench, struct petal_flow_contender *contenders,
 		err = open_flow(&flow);
 	if (err == 0)
 		err = run_groups(&flow, contenders, count);
+	/* Whoever broke has said so; the others scale all the same. */
+	told = petal_scaling_print(&flow.scaling, &flow.sink);
+	if (err == 0)
+		err = told;
 	close_flow(&flow);
 	if (err < 0)
 		fprintf(stderr, "%s: %s\n", program_invocation_short_name,

@@ -43,6 +43,9 @@ extern "C" {
  * slower than the fastest one of the run counts as far; if there were both
  * kinds of round, the note gives rate and ratio of each apart.
  *
+ * Rows that differ in the number of parties alone end in a line that says how
+ * they scale (scaling.h).
+ *
  * Consumer i is bound to CPU i, producer i to CPU 1 + i, modulo the number of
  * CPUs that this process may use.
  *

@@ -83,16 +83,25 @@ static void print_key_count(FILE *out, const char *key, uint64_t value)
 }
 
 /* A locale may write 1,5 and JSON may not, hence the fraction by hand. */
-static void print_key_fraction(FILE *out, const char *key, double value)
+static void print_key_parts(FILE *out, const char *key, double value,
+			    int digits)
 {
-	uint64_t milli;
+	uint64_t scale = 1;
+	uint64_t parts;
 
+	for (int i = 0; i < digits; i++)
+		scale *= 10;
 	/* Also catches what is not a number, which JSON cannot hold. */
 	if (!(value > 0 && value < 1e15))
 		value = 0;
-	milli = (uint64_t)(value * 1000 + 0.5);
-	fprintf(out, ",\"%s\":%" PRIu64 ".%03" PRIu64, key, milli / 1000,
-		milli % 1000);
+	parts = (uint64_t)(value * (double)scale + 0.5);
+	fprintf(out, ",\"%s\":%" PRIu64 ".%0*" PRIu64, key, parts / scale,
+		digits, parts % scale);
+}
+
+static void print_key_fraction(FILE *out, const char *key, double value)
+{
+	print_key_parts(out, key, value, 3);
 }
 
 static void print_json(FILE *out, const struct petal_row *row)
@@ -170,6 +179,43 @@ int petal_row_print(struct petal_row_sink *sink, const struct petal_row *row)
 		print_heading(sink->out);
 	sink->headed = true;
 	print_text(sink->out, row);
+	return flush(sink->out);
+}
+
+static void print_usl_json(FILE *out, const struct petal_row *row,
+			   unsigned points, const struct petal_usl *usl)
+{
+	fputs("{\"usl\":{\"bench\":", out);
+	print_string(out, row->bench);
+	print_key_string(out, "case", row->question);
+	print_key_string(out, "impl", row->impl);
+	print_key_bool(out, "peer", row->peer);
+	print_key_count(out, "bytes", row->bytes);
+	print_key_count(out, "window", row->window);
+	print_key_string(out, "wait", row->wait);
+	print_key_count(out, "points", points);
+	print_key_fraction(out, "lambda_per_s", usl->lambda);
+	print_key_parts(out, "sigma", usl->sigma, 6);
+	print_key_parts(out, "kappa", usl->kappa, 6);
+	print_key_fraction(out, "error", usl->error);
+	fputs("}}\n", out);
+}
+
+int petal_row_usl_print(struct petal_row_sink *sink,
+			const struct petal_row *row, unsigned points,
+			const struct petal_usl *usl)
+{
+	if (sink->json)
+		print_usl_json(sink->out, row, points, usl);
+	else
+		fprintf(sink->out,
+			"%-8s %-8s %-12s %-5s window %-3u sigma %.4f, kappa "
+			"%.5f, lambda %.2f M/s; %u rows, off by %.0f %% at "
+			"most\n",
+			row->bench, *row->question ? row->question : "-",
+			row->impl, row->wait, row->window, usl->sigma,
+			usl->kappa, usl->lambda / 1e6, points,
+			usl->error * 100);
 	return flush(sink->out);
 }
 

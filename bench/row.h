@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "bench/usl.h"
 #include "shm/histogram.h"
 
 #ifdef __cplusplus
@@ -118,6 +119,19 @@ void petal_row_take(struct petal_row *row,
  * Return: 0, or -errno if the stream did not take it (-ENOSPC, -EPIPE).
  */
 int petal_row_print(struct petal_row_sink *sink, const struct petal_row *row);
+
+/**
+ * petal_row_usl_print() - print how the rows of a contender scale
+ * @sink: where to
+ * @row: one of them
+ * @points: how many of them there are
+ * @usl: the law that fits them
+ *
+ * Return: 0, or -errno if the stream did not take it.
+ */
+int petal_row_usl_print(struct petal_row_sink *sink,
+			const struct petal_row *row, unsigned points,
+			const struct petal_usl *usl);
 
 /**
  * petal_row_machine_print() - print the line that describes this machine

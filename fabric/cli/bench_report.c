@@ -147,6 +147,48 @@ static void table_write(FILE *page, const json_t *rows)
 	fputs("</table>\n", page);
 }
 
+/* ---- how they scale ---- */
+
+static void law_write(FILE *page, const json_t *law)
+{
+	fprintf(page, "<tr class=\"%s\"><td>",
+		is_true(law, "peer") ? "peer" : "ours");
+	html(page, text_of(law, "impl"));
+	fputs("</td><td class=\"text\">", page);
+	html(page, text_of(law, "case"));
+	fputs("</td>", page);
+	cell(page, true, "%.0f", number_of(law, "window"));
+	cell(page, true, "%.4f", number_of(law, "sigma"));
+	cell(page, true, "%.5f", number_of(law, "kappa"));
+	cell(page, true, "%.0f", number_of(law, "lambda_per_s"));
+	cell(page, true, "%.0f", number_of(law, "error") * 100);
+	fputs("</tr>\n", page);
+}
+
+static void laws_write(FILE *page, const json_t *rows)
+{
+	const json_t *row;
+	bool headed = false;
+	size_t i;
+
+	json_array_foreach (rows, i, row) {
+		const json_t *law = json_object_get(row, "usl");
+
+		if (!law)
+			continue;
+		if (!headed)
+			fputs("<table><tr><th>impl</th>"
+			      "<th class=\"text\">case</th><th>window</th>"
+			      "<th>sigma</th><th>kappa</th>"
+			      "<th>lambda msgs/s</th><th>off by %</th></tr>\n",
+			      page);
+		headed = true;
+		law_write(page, law);
+	}
+	if (headed)
+		fputs("</table>\n", page);
+}
+
 /* ---- the plot ---- */
 
 /* A label of its own for each row; the words of a row never hold a tab. */
@@ -269,6 +311,7 @@ int cli_bench_report_add(FILE *page, const char *directory,
 		fprintf(page, "<p><img src=\"%s.svg\" alt=\"%s\"></p>\n",
 			program->name, program->question);
 	table_write(page, rows);
+	laws_write(page, rows);
 	fflush(page);
 	return ferror(page) ? -EIO : drawn;
 }

@@ -84,6 +84,25 @@ static void print__json_has_every_key_in_order(void **state)
 		"\"version\":\"v\",\"note\":\"n\"}\n");
 }
 
+static void usl__json_has_every_key_in_order(void **state)
+{
+	const struct petal_usl usl = {
+		.lambda = 5e6, .sigma = 0.25, .kappa = 0.0000015, .error = 0.125
+	};
+	struct fixture *f = *state;
+
+	f->row.impl = "ck_ring";
+	f->row.peer = true;
+	f->row.bytes = 64;
+	assert_int_equal(petal_row_usl_print(&f->sink, &f->row, 5, &usl), 0);
+	assert_string_equal(
+		f->text,
+		"{\"usl\":{\"bench\":\"rpc\",\"case\":\"\",\"impl\":\"ck_ring\","
+		"\"peer\":true,\"bytes\":64,\"window\":1,\"wait\":\"sleep\","
+		"\"points\":5,\"lambda_per_s\":5000000.000,"
+		"\"sigma\":0.250000,\"kappa\":0.000002,\"error\":0.125}}\n");
+}
+
 static void print__json_escapes_what_it_cannot_hold(void **state)
 {
 	struct fixture *f = *state;
@@ -178,6 +197,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	static const struct CMUnitTest tests[] = {
 		TEST(print__json_has_every_key_in_order),
+		TEST(usl__json_has_every_key_in_order),
 		TEST(print__json_escapes_what_it_cannot_hold),
 		TEST(print__numbers_that_json_lacks_become_zero),
 		TEST(print__text_has_one_heading_and_a_dash_for_what_did_not_run),
