@@ -232,9 +232,7 @@ static int run_turn(struct contest_run *run, struct contest_entry *entry,
 	err = run_floor(run, spin, floor_ns);
 	if (err < 0 || entry->fault)
 		return err;
-	entry->before_ns[entry->rounds] = before_ns;
-	entry->after_ns[entry->rounds] = *floor_ns;
-	entry->ratio[entry->rounds] = 2 * p50_ns / (before_ns + *floor_ns);
+	petal_ratios_add(&entry->ratios, p50_ns, before_ns, *floor_ns);
 	entry->rounds++;
 	return 0;
 }
@@ -279,11 +277,7 @@ static int entry_init(struct contest_entry *entry, struct petal_contender *who,
 	memset(entry, 0, sizeof(*entry));
 	entry->who = who;
 	entry->total = malloc(sizeof(*entry->total));
-	entry->ratio = calloc(rounds, sizeof(*entry->ratio));
-	entry->before_ns = calloc(rounds, sizeof(*entry->before_ns));
-	entry->after_ns = calloc(rounds, sizeof(*entry->after_ns));
-	if (!entry->total || !entry->ratio || !entry->before_ns ||
-	    !entry->after_ns)
+	if (petal_ratios_init(&entry->ratios, rounds) < 0 || !entry->total)
 		return -ENOMEM;
 	petal_histogram_init(entry->total);
 	return 0;
@@ -294,6 +288,7 @@ static void entry_reset(struct contest_entry *entry)
 {
 	petal_histogram_init(entry->total);
 	entry->rounds = 0;
+	entry->ratios.count = 0;
 	entry->wall_ns = 0;
 	entry->cpu_ns = 0;
 }
@@ -306,9 +301,7 @@ static void entry_fini(struct contest_entry *entry)
 		petal_pair_close(&entry->who->pair);
 	}
 	free(entry->total);
-	free(entry->ratio);
-	free(entry->before_ns);
-	free(entry->after_ns);
+	petal_ratios_fini(&entry->ratios);
 }
 
 static int entries_init(struct contest_run *run,

@@ -3,6 +3,7 @@
 #define PETAL_BENCH_CONTEST_PRIVATE_H
 
 #include "bench/contest.h"
+#include "bench/ratios.h"
 #include "bench/row.h"
 #include "shm/histogram.h"
 
@@ -14,11 +15,9 @@
 struct contest_entry {
 	struct petal_contender *who;
 	struct petal_histogram *total;
-	double *ratio;     /* by round */
-	double *before_ns; /* p50 of the floor's leg before, by round */
-	double *after_ns;  /* and of the one after */
-	unsigned rounds;   /* that it finished */
-	uint64_t trips;    /* over both ways of waiting */
+	struct petal_ratios ratios; /* of p50 */
+	unsigned rounds;            /* that it finished */
+	uint64_t trips;             /* over both ways of waiting */
 	uint64_t wall_ns;
 	uint64_t cpu_ns;
 	int fault;
@@ -40,7 +39,7 @@ struct contest_run {
  * contest_rows_print() - the rows of the floor and of all contenders
  * @spin: of the rounds in which they spun
  *
- * Sorts the ratios of the entries. Return: 0, or what the output said.
+ * Sorts the ratios. Return: 0, or what the output said.
  */
 int contest_rows_print(struct contest_run *run, bool spin);
 

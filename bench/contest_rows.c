@@ -3,81 +3,7 @@
 #include <string.h>
 
 #include "bench/contest_private.h"
-#include "bench/median.h"
-#include "bench/options.h"
 #include "shm/error.h"
-
-/* A floor leg this much slower than the fastest one counts as far. */
-#define FAR 1.8
-
-/* What the rounds say. */
-
-static double fastest_floor_ns(const struct contest_entry *entry)
-{
-	double best_ns = 0;
-
-	for (unsigned i = 0; i < entry->rounds; i++) {
-		double ns = entry->before_ns[i] < entry->after_ns[i]
-				    ? entry->before_ns[i]
-				    : entry->after_ns[i];
-
-		if (i == 0 || ns < best_ns)
-			best_ns = ns;
-	}
-	return best_ns;
-}
-
-/* Collects the ratios of the rounds whose both floors were near, or far. */
-static unsigned pick_rounds(const struct contest_entry *entry, bool far,
-			    double *picked)
-{
-	double limit_ns = FAR * fastest_floor_ns(entry);
-	unsigned count = 0;
-
-	for (unsigned i = 0; i < entry->rounds; i++)
-		if ((entry->before_ns[i] > limit_ns) == far &&
-		    (entry->after_ns[i] > limit_ns) == far)
-			picked[count++] = entry->ratio[i];
-	return count;
-}
-
-/* Nothing to say unless the machine was in both modes. */
-static int note_modes(const struct contest_entry *entry, char *note,
-		      size_t size)
-{
-	double picked[PETAL_OPTIONS_ROUNDS_MAX];
-	unsigned near_count = pick_rounds(entry, false, picked);
-	double near_ratio = petal_median(picked, near_count);
-	unsigned far_count = pick_rounds(entry, true, picked);
-	double far_ratio = petal_median(picked, far_count);
-
-	if (near_count == entry->rounds)
-		return 0;
-	return snprintf(note, size,
-			" (near %.1f in %u, far %.1f in %u, %u "
-			"flipped)",
-			near_ratio, near_count, far_ratio, far_count,
-			entry->rounds - near_count - far_count);
-}
-
-static void note_ratios(const struct contest_entry *entry, bool spin,
-			char *note, size_t size)
-{
-	double low = 0;
-	double high = 0;
-	int used;
-
-	for (unsigned i = 0; i < entry->rounds; i++) {
-		if (i == 0 || entry->ratio[i] < low)
-			low = entry->ratio[i];
-		if (i == 0 || entry->ratio[i] > high)
-			high = entry->ratio[i];
-	}
-	used = snprintf(note, size, "; ratio %.2f to %.2f in %u rounds", low,
-			high, entry->rounds);
-	if (spin && used > 0 && (size_t)used < size)
-		note_modes(entry, note + used, size - (size_t)used);
-}
 
 static void note_places(const struct petal_contest *contest, char *note,
 			size_t size)
@@ -100,7 +26,8 @@ static void write_note(const struct contest_run *run,
 	note_places(run->contest, note, size);
 	used = strlen(note);
 	if (entry->rounds > 0 && !floor)
-		note_ratios(entry, spin, note + used, size - used);
+		petal_ratios_note(&entry->ratios, spin, note + used,
+				  size - used);
 	used = strlen(note);
 	if (*entry->who->remark)
 		snprintf(note + used, size - used, "; %s", entry->who->remark);
@@ -126,7 +53,7 @@ static void fill_row(struct petal_row *row, const struct contest_run *run,
 		row->cpu_ns_per_msg = (double)entry->cpu_ns / (double)row->n;
 	row->floor_ratio = entry == &run->floors[spin]
 				   ? 1
-				   : petal_median(entry->ratio, entry->rounds);
+				   : petal_ratios_median(&entry->ratios);
 }
 
 static int print_row(struct contest_run *run, struct contest_entry *entry,

@@ -15,6 +15,7 @@
 
 static const struct cli_bench_program programs[] = {
 	{ "rtt", "round trip between two processes" },
+	{ "load", "how late messages arrive at half load and near the peak" },
 	{ "stream", "one to one throughput" },
 	{ "fanin", "many producers to one consumer" },
 	{ "fanout", "one publisher to many readers" },

@@ -232,7 +232,7 @@ static void plot_write(FILE *plot, const char *name, const char *question,
 		"set xlabel '%s'\n"
 		"set lmargin 46\nset key outside right\n",
 		140 + count * 22, name, name, question, count,
-		timed ? "microseconds, one round trip" : "messages per second");
+		timed ? "microseconds" : "messages per second");
 	if (timed)
 		fprintf(plot,
 			"plot '%s.dat' using 2:0:ytic(1) with points pt 7 "
