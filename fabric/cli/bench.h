@@ -3,6 +3,7 @@
 #define PETAL_CLI_BENCH_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 /**
@@ -15,10 +16,15 @@
  *    DIR/index.html    all of it on one page
  */
 
-/** struct cli_bench_program - a program of bench/, and what it asks */
+/**
+ * struct cli_bench_program - a program of bench/, and what it asks
+ * @headroom: its rows differ in load: the plot has throughput on x and response
+ *	      time on y
+ */
 struct cli_bench_program {
 	const char *name;
 	const char *question;
+	bool headroom;
 };
 
 /**

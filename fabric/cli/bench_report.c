@@ -247,6 +247,47 @@ static void plot_write(FILE *plot, const char *name, const char *question,
 			name);
 }
 
+/* A block for each impl, which is its title, with a line for each load. */
+static unsigned headroom_data(FILE *data, const json_t *rows)
+{
+	const char *impl = "";
+	const json_t *row;
+	unsigned count = 0;
+	size_t i;
+
+	json_array_foreach (rows, i, row) {
+		if (number_of(row, "n") <= 0 || is_true(row, "floor"))
+			continue;
+		if (strcmp(impl, text_of(row, "impl")) != 0) {
+			impl = text_of(row, "impl");
+			fprintf(data, "%s%s\n", count++ ? "\n\n" : "", impl);
+		}
+		fprintf(data, "%g\t%g\t%g\n", number_of(row, "msgs_per_s"),
+			number_of(row, "p50_ns") / 1e3,
+			number_of(row, "p99_ns") / 1e3);
+	}
+	return count;
+}
+
+static void headroom_write(FILE *plot, const char *name, const char *question,
+			   unsigned count)
+{
+	fprintf(plot,
+		"set terminal svg size 1000,500 font 'sans,12' background "
+		"rgb 'white'\n"
+		"set output '%s.svg'\nset datafile separator '\\t'\n"
+		"set title \"%s: %s\"\nset logscale xy\nset grid\n"
+		"set xlabel 'messages per second'\n"
+		"set ylabel 'microseconds'\nset key outside right\n"
+		"plot for [i=0:%d] '%s.dat' index i using 1:2 "
+		"smooth unique with linespoints lc i+1 pt 7 "
+		"title columnheader(1).' p50', "
+		"for [i=0:%d] '' index i using 1:3 "
+		"smooth unique with linespoints lc i+1 pt 6 dt 2 "
+		"title columnheader(1).' p99'\n",
+		name, name, question, (int)count - 1, name, (int)count - 1);
+}
+
 static int gnuplot_run(const char *directory, const char *name)
 {
 	char *argv[] = { (char *)"gnuplot", NULL, NULL };
@@ -286,7 +327,10 @@ static int plot(const char *directory, const struct cli_bench_program *program,
 	unsigned count;
 	int err = -errno;
 
-	if (written) {
+	if (written && program->headroom) {
+		count = headroom_data(data, rows);
+		headroom_write(script, program->name, program->question, count);
+	} else if (written) {
 		count = data_write(data, rows, &timed);
 		plot_write(script, program->name, program->question, count,
 			   timed);
