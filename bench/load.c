@@ -7,9 +7,10 @@
  * receiver read one? A message that could not be sent in time, because the
  * transport was full or the sender late, counts from when it was due, and none
  * is left out: the load does not wait for who is slow (coordinated omission).
+ * At the peak nothing is due, so there a message counts from the first try.
  *
  * The happy path: in each round, for each transport, as many messages as it
- * takes (its peak, in this round), then 50 % and 90 % of that, each between two
+ * takes (its peak, in this round), then 25 % to 90 % of that, each between two
  * legs of the floor, which is half a bounce of a cache line. A leg ends when
  * its last message has been read.
  *
@@ -51,8 +52,8 @@
 #define PATIENCE_NS PETAL_S(10)
 
 /* How much of its peak a transport is given; 0: all that it takes. */
-static const unsigned shares[] = { 0, 50, 90 };
-static const char *const questions[] = { "peak", "50%", "90%" };
+static const unsigned shares[] = { 0, 25, 50, 75, 90 };
+static const char *const questions[] = { "peak", "25%", "50%", "75%", "90%" };
 
 #define SHARES (sizeof(shares) / sizeof(*shares))
 
@@ -365,7 +366,9 @@ static void write_note(const struct lane *lane, const struct entry *entry,
 	size_t used;
 
 	if (share == 0)
-		snprintf(note, size, "as many as it takes");
+		snprintf(note, size,
+			 "as many as it takes, each from when it was "
+			 "tried");
 	else
 		snprintf(note, size, "due each 1 / (%u %% of the round's peak)",
 			 share);

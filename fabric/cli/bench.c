@@ -15,7 +15,8 @@
 
 static const struct cli_bench_program programs[] = {
 	{ "rtt", "round trip between two processes", false },
-	{ "load", "how late messages arrive at half load and near the peak",
+	{ "load",
+	  "how late messages arrive at a quarter of the peak to 90 % of it",
 	  true },
 	{ "stream", "one to one throughput", false },
 	{ "fanin", "many producers to one consumer", false },

@@ -256,7 +256,9 @@ static unsigned headroom_data(FILE *data, const json_t *rows)
 	size_t i;
 
 	json_array_foreach (rows, i, row) {
-		if (number_of(row, "n") <= 0 || is_true(row, "floor"))
+		/* At its peak a transport sets the pace, not the load. */
+		if (number_of(row, "n") <= 0 || is_true(row, "floor") ||
+		    strcmp(text_of(row, "case"), "peak") == 0)
 			continue;
 		if (strcmp(impl, text_of(row, "impl")) != 0) {
 			impl = text_of(row, "impl");
@@ -276,6 +278,7 @@ static void headroom_write(FILE *plot, const char *name, const char *question,
 		"set terminal svg size 1000,500 font 'sans,12' background "
 		"rgb 'white'\n"
 		"set output '%s.svg'\nset datafile separator '\\t'\n"
+		"set termoption noenhanced\n"
 		"set title \"%s: %s\"\nset logscale xy\nset grid\n"
 		"set xlabel 'messages per second'\n"
 		"set ylabel 'microseconds'\nset key outside right\n"
