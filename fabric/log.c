@@ -111,6 +111,9 @@ static int attach_parts(struct petal_log *log, const struct log_places *places,
 	err = petal_mpsc_attach(body + places->ring, petal_mpsc_bytes(&ring),
 				log->data, log->geometry.data_bytes, owner,
 				&log->ring);
+	/* Who steps over many rings holds up none of them. */
+	if (err == 0)
+		petal_pace_limit(&log->ring.pace, 0);
 	/* Else one and the same position would be two places. */
 	if (err == 0 && (log->ring.data_bytes != ring.data_bytes ||
 			 log->ring.owners != ring.owners))

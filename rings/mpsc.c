@@ -126,6 +126,7 @@ int petal_mpsc_attach(void *header, uint64_t header_bytes, void *data,
 						   : LENGTH_MAX,
 		.lap_shift = (uint32_t)__builtin_ctzll(shape.data_bytes),
 	};
+	petal_pace_init(&ret_ring->pace, 0);
 	ret_ring->tail_seen = petal_mpsc_tail(ret_ring);
 	/* No room as far as we know: the first claim looks. */
 	ret_ring->limit_seen = ret_ring->tail_seen;
@@ -312,6 +313,9 @@ int petal_mpsc_peek_other(struct petal_mpsc *ring, uint64_t pos,
 	if (commit != 0 && state == PETAL_RECORD_ABANDONED &&
 	    petal_mpsc_of_lap(ring, commit, pos))
 		return peek_padding(ring, pos, commit, ret_view);
+	/* Before the tail's line is taken away from those who want to claim. */
+	if (commit == 0 && petal_pace_missed(&ring->pace, ring->found))
+		return petal_mpsc_peek(ring, pos, ret_view);
 	word = petal_load(&ring->shared->tail, PETAL_RELAXED);
 	ring->tail_seen = word & ~PETAL_MPSC_CLOSED;
 	if (pos == ring->tail_seen)

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "rings/outcome.h"
+#include "rings/pace.h"
 #include "rings/record.h"
 #include "shm/atomic.h"
 #include "shm/error.h"
@@ -161,6 +162,8 @@ struct petal_mpsc {
 	uint64_t limit_seen; /* claims may go so far without another look */
 	uint64_t tail_seen;  /* the consumer's last look at the tail */
 	uint64_t open_pos;   /* of the claim in hand */
+	uint64_t found;      /* records that peek has shown */
+	struct petal_pace pace;
 	uint32_t owners;
 	uint32_t owner;
 	uint32_t length_max;

@@ -151,6 +151,7 @@ static void resume_consumer(struct petal_pipe *ring, uint64_t head)
 {
 	ring->pos = head - head % PETAL_PIPE_ALIGN;
 	ring->head_seen = ring->pos;
+	petal_pace_init(&ring->pace, 0);
 	ring->closed = petal_load(&ring->reader->closed, PETAL_RELAXED) != 0;
 }
 
@@ -237,6 +238,9 @@ int petal_pipe_peek_nothing(struct petal_pipe *ring, uint64_t pos)
 	/* Now is the time to say how far we are, for nobody waits for us. */
 	if (ring->head_seen != ring->pos)
 		petal_pipe_store_head(ring);
+	if (petal_pace_missed(&ring->pace, ring->found) &&
+	    petal_pipe_is_ready(ring, pos))
+		return PETAL_RING_FOUND;
 	/* [CLOSE] Acquire: what is not there after this will never be. */
 	if (petal_load(&ring->shared->closed, PETAL_ACQUIRE(CLOSE)) == 0 ||
 	    petal_pipe_is_ready(ring, pos))

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "rings/outcome.h"
+#include "rings/pace.h"
 #include "shm/atomic.h"
 #include "shm/error.h"
 #include "shm/segment.h"
@@ -134,6 +135,8 @@ struct petal_pipe {
 	uint32_t claimed;   /* length that was claimed */
 	uint32_t padding;   /* bytes to skip before what was claimed */
 	enum petal_pipe_role role;
+	uint64_t found; /* records that peek has shown */
+	struct petal_pace pace;
 	bool has_appended;
 	bool closed; /* by this side */
 };

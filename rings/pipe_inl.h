@@ -95,7 +95,7 @@ static inline uint32_t petal_pipe_length_max(const struct petal_pipe *ring)
 
 /* pipe.c: the ring is full as far as we knew. 0 when there is room now. */
 int petal_pipe_claim_look(struct petal_pipe *ring, uint64_t end);
-/* pipe.c: there is no record at this position. */
+/* pipe.c: there is no record at this position; perhaps by now there is. */
 int petal_pipe_peek_nothing(struct petal_pipe *ring, uint64_t pos);
 
 /* The producer. */
@@ -221,15 +221,21 @@ static inline int petal_pipe_peek(struct petal_pipe *ring, uint64_t pos,
 	struct petal_pipe_view view;
 	int err;
 
-	if (!petal_pipe_is_ready(ring, pos))
-		return petal_pipe_peek_nothing(ring, pos);
+	if (!petal_pipe_is_ready(ring, pos)) {
+		err = petal_pipe_peek_nothing(ring, pos);
+		if (err != PETAL_RING_FOUND)
+			return err;
+	}
 	err = petal_pipe_read(ring, pos, &view);
 	if (!err && view.type == PETAL_PIPE_TYPE_PADDING) {
 		/* It ends with the data, and is shown with what follows. */
 		if ((view.end & (ring->data_bytes - 1)) != 0)
 			return -PETAL_ECORRUPT;
-		if (!petal_pipe_is_ready(ring, view.end))
-			return petal_pipe_peek_nothing(ring, view.end);
+		if (!petal_pipe_is_ready(ring, view.end)) {
+			err = petal_pipe_peek_nothing(ring, view.end);
+			if (err != PETAL_RING_FOUND)
+				return err;
+		}
 		err = petal_pipe_read(ring, view.end, &view);
 		if (!err && view.type == PETAL_PIPE_TYPE_PADDING)
 			err = -PETAL_ECORRUPT;
@@ -239,6 +245,7 @@ static inline int petal_pipe_peek(struct petal_pipe *ring, uint64_t pos,
 	/* Not further ahead of what we released than a ring is long. */
 	if (view.end - ring->pos > ring->data_bytes)
 		return -PETAL_ECORRUPT;
+	ring->found++;
 	*ret_view = view;
 	return 0;
 }

@@ -258,6 +258,7 @@ static void resume_consumer(struct petal_spsc *ring, uint64_t head)
 	ring->pos = head;
 	ring->head_seen = head;
 	ring->tail_seen = head;
+	petal_pace_init(&ring->pace, head);
 	ring->closed = petal_load(&ring->reader->closed, PETAL_RELAXED) != 0;
 }
 

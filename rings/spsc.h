@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "rings/pace.h"
 #include "shm/atomic.h"
 #include "shm/segment.h"
 
@@ -172,7 +173,8 @@ struct petal_spsc {
 	uint32_t stamp_bytes; /* 8; 0 of an indexed ring, 16 of a far one */
 	uint32_t doubts;      /* looks that found neither old nor new */
 	enum petal_spsc_role role;
-	bool closed; /* by this side */
+	struct petal_pace pace; /* the consumer's */
+	bool closed;            /* by this side */
 };
 
 /**

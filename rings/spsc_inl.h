@@ -290,7 +290,9 @@ static inline uint64_t petal_spsc_peek_n(struct petal_spsc *ring, uint64_t want)
 		return 0;
 	if (!petal_spsc_is_ready(ring, 0)) {
 		petal_spsc_idle(ring);
-		return 0;
+		if (!petal_pace_missed(&ring->pace, ring->pos) ||
+		    !petal_spsc_is_ready(ring, 0))
+			return 0;
 	}
 	if (ring->stamp_bytes == PETAL_SPSC_STAMP_BYTES)
 		return petal_spsc_stamped_n(ring, want);
@@ -321,6 +323,9 @@ static inline const void *petal_spsc_peek_at(struct petal_spsc *ring,
 		return petal_spsc_slot(ring, index);
 	petal_spsc_await(ring, index);
 	petal_spsc_idle(ring);
+	if (petal_pace_missed(&ring->pace, ring->pos + index) &&
+	    index < ring->slot_count && petal_spsc_is_ready(ring, index))
+		return petal_spsc_slot(ring, index);
 	return NULL;
 }
 
