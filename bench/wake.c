@@ -99,7 +99,7 @@ static void call_bell_fd(struct post *post, int fd)
 
 static void nap_bell_fd(struct post *post, int fd, uint64_t seen_number)
 {
-	petal_doorbell_arm(&post->bell);
+	petal_doorbell_arm_fd(&post->bell);
 	if (look(post) == seen_number)
 		nap_eventfd(post, fd, seen_number);
 	petal_doorbell_disarm(&post->bell);

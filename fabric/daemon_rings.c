@@ -619,7 +619,7 @@ static int step_primary(struct daemon *d, struct daemon_ring *ring)
 	int more;
 
 	/* Armed before the look, so that no publish goes unseen. */
-	petal_doorbell_arm(&ring->log.marks->node_bell);
+	petal_doorbell_arm_fd(&ring->log.marks->node_bell);
 	more = petal_primary_step(&ring->primary, d->now_ns);
 	if (more < 0 && !halted) {
 		signal_all(ring);

@@ -23,13 +23,16 @@
  *    after the wake. It cannot: it took its sequence before it armed, the
  *    ringer has moved it since, and the kernel compares.
  *  - As many woke as were asked for, so others may sleep on: armed stays odd.
+ *  - A ringer stores its news, looks at armed and goes on, all while our arm is
+ *    under way, and we do not see the news yet: its processor keeps the store
+ *    back. Before a nap nothing forbids that. The nap ends, and the next arm,
+ *    which finds the last one unanswered, makes the barrier.
  */
 
 /* How long a sleeper is left alone whose heavy half was refused. */
 #define RECHECK_NS PETAL_MS(1)
 
-/* 1 when the heavy half was refused here; then each sleep is bounded. */
-static struct petal_u32 recheck;
+struct petal_u32 petal_doorbell_recheck;
 
 static long futex(struct petal_u32 *word, int operation, uint32_t value,
 		  const struct timespec *deadline)
@@ -39,23 +42,66 @@ static long futex(struct petal_u32 *word, int operation, uint32_t value,
 		       FUTEX_BITSET_MATCH_ANY);
 }
 
-uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell)
-{
-	/* [SEEN] Acquire: what rang before this number, we shall test. */
-	uint32_t seen = petal_load(&doorbell->sequence, PETAL_ACQUIRE(SEEN));
+/* The lowest bit of what arm returns. The sequence moves by two. */
+#define NAP UINT32_C(1)
 
+/* Of armed; the rest is a number, so that no two arms look alike. */
+#define ARMED UINT32_C(1)
+#define PAID UINT32_C(2)
+#define NUMBER UINT32_C(4)
+
+/* What armed was before. */
+static uint32_t announce(struct petal_doorbell *doorbell)
+{
 	/*
 	 * [ARM] Release: the sequence was taken before, so that whoever
 	 * answers this arm moves it on from what we have seen. Another number
 	 * first, then odd: a loop of swaps until both are done at once would
-	 * give a peer the means to hold us here.
+	 * give a peer the means to hold us here. Acquire: if it is marked as
+	 * paid for, what that barrier has shown is here as well.
 	 */
-	petal_add(&doorbell->armed, 2, PETAL_ACQ_REL(ARM));
-	petal_or(&doorbell->armed, 1, PETAL_ACQ_REL(ARM));
+	uint32_t was = petal_add(&doorbell->armed, NUMBER, PETAL_ACQ_REL(ARM));
+
+	petal_or(&doorbell->armed, ARMED, PETAL_ACQ_REL(ARM));
+	return was;
+}
+
+/* Make the barrier, unless somebody did since armed became odd. */
+static void pay(struct petal_doorbell *doorbell, uint32_t was)
+{
+	uint32_t armed = (was + NUMBER) | ARMED;
+
+	if ((was & (ARMED | PAID)) == (ARMED | PAID))
+		return;
 	/* [WAKE] What a ringer stored and has not seen us for, we now see. */
-	if (petal_barrier_heavy() != 0)
-		petal_store(&recheck, 1, PETAL_RELAXED);
-	return seen;
+	if (petal_barrier_heavy() != 0) {
+		petal_store(&petal_doorbell_recheck, 1, PETAL_RELAXED);
+		return;
+	}
+	/* From this very arm only, for another stretch pays anew. */
+	petal_cas(&doorbell->armed, &armed, armed | PAID, PETAL_RELAXED);
+}
+
+uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell)
+{
+	/* [SEEN] Acquire: what rang before this number, we shall test. */
+	uint32_t seen = petal_load(&doorbell->sequence, PETAL_ACQUIRE(SEEN));
+	uint32_t was;
+
+	/* Only a peer gone mad leaves it odd, and then nobody would sleep. */
+	if (seen & NAP)
+		seen = petal_add(&doorbell->sequence, 1, PETAL_RELEASE(SEEN)) +
+		       1;
+	was = announce(doorbell);
+	if (!(was & ARMED))
+		return seen | NAP;
+	pay(doorbell, was);
+	return seen & ~NAP;
+}
+
+void petal_doorbell_arm_fd(struct petal_doorbell *doorbell)
+{
+	pay(doorbell, announce(doorbell));
 }
 
 /*
@@ -68,10 +114,10 @@ static bool answer(struct petal_doorbell *doorbell, uint32_t *ret_armed)
 	/* [ARM] Acquire: the waiter took its sequence before we move it. */
 	uint32_t armed = petal_load(&doorbell->armed, PETAL_ACQUIRE(ARM));
 
-	if (!(armed & 1))
+	if (!(armed & ARMED))
 		return false;
 	/* [SEEN] Release: who sees this number sees what we rang for. */
-	petal_add(&doorbell->sequence, 1, PETAL_RELEASE(SEEN));
+	petal_add(&doorbell->sequence, 2, PETAL_RELEASE(SEEN));
 	*ret_armed = armed;
 	return true;
 }
@@ -79,7 +125,7 @@ static bool answer(struct petal_doorbell *doorbell, uint32_t *ret_armed)
 static void disarm_from(struct petal_doorbell *doorbell, uint32_t armed)
 {
 	/* Relaxed: an arm that is not seen costs a system call, no more. */
-	petal_cas(&doorbell->armed, &armed, armed & ~UINT32_C(1),
+	petal_cas(&doorbell->armed, &armed, armed & ~(ARMED | PAID),
 		  PETAL_RELAXED);
 }
 
@@ -92,13 +138,15 @@ void petal_doorbell_disarm(struct petal_doorbell *doorbell)
  * A deadline, 0 for none, as the kernel takes it; NULL to wait for ever. True
  * when it is only our own bound, so that its end is not the caller's.
  */
-static bool bound(uint64_t deadline_ns, struct timespec *moment,
+static bool bound(uint64_t deadline_ns, bool is_nap, struct timespec *moment,
 		  const struct timespec **ret_moment)
 {
 	bool ours = false;
 
-	if (petal_load(&recheck, PETAL_RELAXED)) {
-		uint64_t soon_ns = petal_clock_now_ns() + RECHECK_NS;
+	if (is_nap || petal_load(&petal_doorbell_recheck, PETAL_RELAXED)) {
+		uint64_t soon_ns =
+			petal_clock_now_ns() +
+			(is_nap ? PETAL_DOORBELL_NAP_NS : RECHECK_NS);
 
 		ours = deadline_ns == 0 || soon_ns < deadline_ns;
 		deadline_ns = ours ? soon_ns : deadline_ns;
@@ -129,9 +177,10 @@ int petal_doorbell_wait(struct petal_doorbell *doorbell, uint32_t seen,
 {
 	const struct timespec *until;
 	struct timespec moment;
-	bool ours = bound(deadline_ns, &moment, &until);
+	bool ours = bound(deadline_ns, seen & NAP, &moment, &until);
 
-	return slept(futex(&doorbell->sequence, FUTEX_WAIT_BITSET, seen, until),
+	return slept(futex(&doorbell->sequence, FUTEX_WAIT_BITSET, seen & ~NAP,
+			   until),
 		     ours);
 }
 
@@ -142,17 +191,20 @@ int petal_doorbell_wait_many(struct petal_doorbell *const *doorbells,
 	struct futex_waitv waits[PETAL_DOORBELL_MANY_MAX];
 	const struct timespec *until;
 	struct timespec moment;
+	bool is_nap = false;
 	bool ours;
 
 	if (count == 0 || count > PETAL_DOORBELL_MANY_MAX)
 		return -EINVAL;
-	for (unsigned i = 0; i < count; i++)
+	for (unsigned i = 0; i < count; i++) {
+		is_nap = is_nap || (seen[i] & NAP);
 		waits[i] = (struct futex_waitv){
-			.val = seen[i],
+			.val = seen[i] & ~NAP,
 			.uaddr = (uintptr_t)&doorbells[i]->sequence,
 			.flags = FUTEX_32,
 		};
-	ours = bound(deadline_ns, &moment, &until);
+	}
+	ours = bound(deadline_ns, is_nap, &moment, &until);
 	return slept(syscall(SYS_futex_waitv, waits, count, 0, until,
 			     CLOCK_MONOTONIC),
 		     ours);

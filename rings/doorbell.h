@@ -20,7 +20,7 @@ extern "C" {
  *    byte 0      4        8
  *    +-----------+--------+
  *    | sequence  | armed  |    somewhere in shared memory, zeroed, best on a
- *    | rings     | 2n + 1 |    line of its own
+ *    | 2 x rings | 4n + 1 |    line of its own
  *    +-----------+--------+
  *
  * A doorbell carries no news and no count. It belongs to a condition that the
@@ -32,24 +32,36 @@ extern "C" {
  *    wait(db, seen, deadline), then test again, and maybe arm again
  *
  * Always true:  a waiter that armed, found its condition false and sleeps, is
- * woken by the first ring after the condition became true.
+ * woken by the first ring after the condition became true, or, if that ring
+ * came by at the moment of the arm, tests its condition again within
+ * PETAL_DOORBELL_NAP_NS.
  *
  * The sleeper pays for the wake-up. In a process that has called
  * petal_barrier_enroll(), ring is one load of a line that nobody writes; in any
- * other, a fence as well.
+ * other, a fence as well. And it pays only for a long sleep: the heavy half of
+ * shm/barrier.h interrupts every CPU that runs an enrolled process, which takes
+ * a microsecond on one machine and fifty in a virtual one. So the first sleep
+ * after an answered arm is a nap: without the heavy half, and bounded. Who
+ * arms again and was not rung for in between makes the barrier, and sleeps for
+ * as long as it likes. So who is woken often never pays, and who is not pays
+ * once until the next ring, with one wake-up more.
  *
  * armed is odd while somebody may sleep, and every arm makes it another odd
- * number, so that a ringer never clears an arm that it has not answered.
+ * number, so that a ringer never clears an arm that it has not answered. Its
+ * second bit says that the barrier was made since it became odd.
  *
  * Who may run together: everything with everything, from any number of threads
  * and processes, except that disarm, and an fd, are for a doorbell with one
  * waiter.
  *
  * Ordering:
- *    [WAKE]   arm stores armed, then the heavy half of shm/barrier.h, then the
- *             waiter tests its condition <-> the ringer makes the condition
- *             true, then the light half, then ring loads armed: at least one
- *             of the two sees what the other has written
+ *    [WAKE]   an arm before a long sleep stores armed, then the heavy half of
+ *             shm/barrier.h, then the waiter tests its condition <-> the ringer
+ *             makes the condition true, then the light half, then ring loads
+ *             armed: at least one of the two sees what the other has written.
+ *             armed is marked as paid for behind the heavy half, which makes
+ *             that store a release; a later arm acquires it by [ARM]: what the
+ *             barrier showed to the one, the other tests as well
  *    [ARM]    arm takes the sequence, then stores armed (release) -> ring
  *             loads armed (acquire), then adds to sequence: the answer is
  *             later than what the waiter saw, so that its sleep is refused
@@ -72,6 +84,9 @@ extern "C" {
 /* Wake all who sleep. Also the right count where only one can sleep. */
 #define PETAL_DOORBELL_ALL UINT32_C(0x7fffffff)
 
+/* The longest nap; more than what comes between two messages of a dialogue. */
+#define PETAL_DOORBELL_NAP_NS UINT64_C(200000)
+
 /* How many doorbells one may wait for at a time; the kernel's own bound. */
 #define PETAL_DOORBELL_MANY_MAX 128u
 
@@ -88,11 +103,22 @@ static_assert(__builtin_offsetof(struct petal_doorbell, armed) == 4, "layout");
  *
  * The condition must be tested between this and the sleep.
  *
- * Order: the first half of [WAKE].
+ * Order: the first half of [WAKE], if the arm before was not answered and had
+ * not made it.
  *
- * Return: the sequence, for petal_doorbell_wait().
+ * Return: for petal_doorbell_wait(): the sequence, and in its lowest bit whether
+ * the sleep is to be a nap.
  */
 uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell);
+
+/**
+ * petal_doorbell_arm_fd() - the same for a waiter that sleeps in epoll
+ *
+ * Nothing bounds that sleep, so the barrier is made unless it was before.
+ *
+ * Order: the first half of [WAKE].
+ */
+void petal_doorbell_arm_fd(struct petal_doorbell *doorbell);
 
 /**
  * petal_doorbell_disarm() - announce that we do not sleep after all
@@ -109,8 +135,8 @@ void petal_doorbell_disarm(struct petal_doorbell *doorbell);
  *
  * Returns at once if it rang since. Test the condition after it in any case.
  *
- * Return: 0 when it rang or a signal came; 1 when the deadline has passed;
- * otherwise what futex(2) said, negated.
+ * Return: 0 when it rang, a nap is over or a signal came; 1 when the deadline
+ * has passed; otherwise what futex(2) said, negated.
  */
 int petal_doorbell_wait(struct petal_doorbell *doorbell, uint32_t seen,
 			uint64_t deadline_ns);
@@ -122,8 +148,8 @@ int petal_doorbell_wait(struct petal_doorbell *doorbell, uint32_t seen,
  * @count: 1 to PETAL_DOORBELL_MANY_MAX
  * @deadline_ns: as for petal_doorbell_wait()
  *
- * Return: 0 when one of them rang, or a signal came: test all conditions; 1
- * when the deadline has passed; -EINVAL for a count out of range; -ENOSYS
+ * Return: 0 when one of them rang, a nap is over or a signal came: test all
+ * conditions; 1 when the deadline has passed; -EINVAL for a count out of range; -ENOSYS
  * before Linux 5.16: give each an fd instead; otherwise what futex_waitv(2)
  * said, negated.
  */
@@ -148,7 +174,7 @@ static inline void petal_doorbell_ring(struct petal_doorbell *doorbell,
  * petal_doorbell_ring_fd() - the same for a waiter that sleeps in epoll
  * @fd: its eventfd, non-blocking
  *
- * The waiter: arm, test the condition, epoll_wait on the eventfd among its
+ * The waiter: arm_fd, test the condition, epoll_wait on the eventfd among its
  * other things; when awake disarm, and read the eventfd if it is readable.
  */
 static inline void petal_doorbell_ring_fd(struct petal_doorbell *doorbell,

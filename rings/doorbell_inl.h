@@ -2,6 +2,9 @@
 #ifndef PETAL_RINGS_DOORBELL_INL_H
 #define PETAL_RINGS_DOORBELL_INL_H
 
+/* 1 when the heavy half was refused here; then each sleep is bounded. */
+extern struct petal_u32 petal_doorbell_recheck;
+
 /* Out of line, for they end in the kernel. */
 void petal_doorbell_wake(struct petal_doorbell *doorbell, uint32_t count);
 void petal_doorbell_wake_fd(struct petal_doorbell *doorbell, int fd);

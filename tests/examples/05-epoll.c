@@ -141,7 +141,7 @@ static int sleep_in_epoll(struct server *server)
 	eventfd_t count;
 	int events;
 
-	petal_doorbell_arm(server->bell);
+	petal_doorbell_arm_fd(server->bell);
 	if (petal_mpsc_peek(&server->ring, server->pos, &view) == 0)
 		return 0;
 	events = epoll_wait(server->epoll, &event, 1, -1);

@@ -32,9 +32,15 @@ static struct {
 static struct {
 	bool refuses; /* membarrier is not allowed here */
 	bool queued[EXPLORE_THREADS_MAX];
+	bool naps[EXPLORE_THREADS_MAX];
 	uint32_t got;
 } state;
 
+/*
+ * A nap is over at once, for nothing may rely on its being long. The bound of
+ * a sleeper whose barrier was refused never comes, for with a ringer that
+ * fences nothing may rely on that.
+ */
 static long futex_wait(struct petal_u32 *word, uint32_t value)
 {
 	unsigned self = explore_self();
@@ -44,6 +50,11 @@ static long futex_wait(struct petal_u32 *word, uint32_t value)
 	if (petal_load(word, PETAL_RELAXED) != value) {
 		state.queued[self] = false;
 		errno = EAGAIN;
+		return -1;
+	}
+	if (state.naps[self]) {
+		state.queued[self] = false;
+		errno = ETIMEDOUT;
 		return -1;
 	}
 	if (state.queued[self])
@@ -101,6 +112,7 @@ static void make(bool enrolled, bool refuses)
 	memset(&state, 0, sizeof(state));
 	state.refuses = refuses;
 	petal_store(&petal_barrier_enrolled, enrolled, PETAL_RELAXED);
+	petal_store(&petal_doorbell_recheck, 0, PETAL_RELAXED);
 }
 
 static void make_enrolled(void)
@@ -121,13 +133,14 @@ static void make_refused(void)
 /* The rule of the header, a bounded number of times. */
 static void wait_for(uint64_t wanted)
 {
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < 6; i++) {
 		uint32_t seen = petal_doorbell_arm(&shared.doorbell);
 
 		if (petal_load(&shared.news, EXPLORE_ACQUIRE) >= wanted) {
 			state.got++;
 			return;
 		}
+		state.naps[explore_self()] = seen & 1;
 		explore_check(petal_doorbell_wait(&shared.doorbell, seen, 0) ==
 			      0);
 	}
@@ -147,6 +160,13 @@ static void wait_and_disarm(void)
 {
 	wait_for(1);
 	petal_doorbell_disarm(&shared.doorbell);
+}
+
+/* Twice in a row, so that the second one makes the barrier. */
+static void pay(void)
+{
+	petal_doorbell_arm(&shared.doorbell);
+	petal_doorbell_arm(&shared.doorbell);
 }
 
 static void bring(void)
@@ -206,6 +226,10 @@ static const struct explore_model disarmed =
 	MODEL(.name = "disarmed", .setup = make_enrolled,
 	      .threads = { wait_and_disarm, bring });
 
+static const struct explore_model paid =
+	MODEL(.name = "paid", .setup = make_enrolled,
+	      .threads = { pay, wait_for_1, bring });
+
 static const struct explore_model two_waiters =
 	MODEL(.name = "two-waiters", .setup = make_refused,
 	      .threads = { wait_for_1, wait_for_1, bring });
@@ -220,8 +244,8 @@ static const struct explore_model ringer_dies =
 	      .mortal = 1u << 1);
 
 const struct explore_model *const explore_models[] = {
-	&one,         &stranger,    &refused,     &twice, &disarmed,
-	&two_waiters, &two_ringers, &ringer_dies, NULL,
+	&one,  &stranger,    &refused,     &twice,       &disarmed,
+	&paid, &two_waiters, &two_ringers, &ringer_dies, NULL,
 };
 
 #define NO_LOAD_BUFFERING                                                      \

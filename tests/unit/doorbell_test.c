@@ -152,10 +152,69 @@ static void wait__returns_at_once_if_it_rang_after_the_arm(void **state)
 	assert_int_equal(petal_load(&doorbell.armed, PETAL_RELAXED) & 1, 0);
 }
 
+/* The second arm in a row, which nobody has answered in between. */
+static uint32_t long_arm(struct petal_doorbell *doorbell)
+{
+	petal_doorbell_arm(doorbell);
+	return petal_doorbell_arm(doorbell);
+}
+
+static void wait__is_a_nap_after_an_arm_that_was_answered(void **state)
+{
+	struct petal_doorbell doorbell = { 0 };
+	uint64_t far_ns = petal_clock_now_ns() + HANG_NS;
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		uint32_t seen = petal_doorbell_arm(&doorbell);
+		uint64_t begin_ns = petal_clock_now_ns();
+
+		/* It ends by itself, long before the deadline, and says 0. */
+		assert_ok(petal_doorbell_wait(&doorbell, seen, far_ns));
+		assert_true(petal_clock_now_ns() < far_ns);
+		assert_true(petal_clock_now_ns() - begin_ns >=
+			    PETAL_DOORBELL_NAP_NS);
+		/* Nobody rang, so the next sleep is as long as it likes. */
+		seen = petal_doorbell_arm(&doorbell);
+		assert_outcome(
+			petal_doorbell_wait(&doorbell, seen,
+					    petal_clock_now_ns() + PETAL_MS(2)),
+			1);
+		petal_doorbell_ring(&doorbell, PETAL_DOORBELL_ALL);
+	}
+}
+
+static void arm__pays_once_for_a_stretch_without_a_ring(void **state)
+{
+	struct petal_doorbell doorbell = { 0 };
+	uint32_t marks = 2, armed;
+
+	(void)state;
+	petal_doorbell_arm(&doorbell);
+	armed = petal_load(&doorbell.armed, PETAL_RELAXED);
+	assert_int_equal(armed & marks, 0);
+	for (int i = 0; i < 3; i++) {
+		petal_doorbell_arm(&doorbell);
+		/* Another number each time, and paid for since the first. */
+		assert_true(petal_load(&doorbell.armed, PETAL_RELAXED) !=
+			    armed);
+		armed = petal_load(&doorbell.armed, PETAL_RELAXED);
+		assert_int_equal(armed & marks, marks);
+	}
+	petal_doorbell_ring(&doorbell, PETAL_DOORBELL_ALL);
+	assert_int_equal(petal_load(&doorbell.armed, PETAL_RELAXED) & 3, 0);
+	petal_doorbell_arm(&doorbell);
+	assert_int_equal(petal_load(&doorbell.armed, PETAL_RELAXED) & marks, 0);
+	petal_doorbell_disarm(&doorbell);
+	petal_doorbell_arm_fd(&doorbell);
+	assert_int_equal(petal_load(&doorbell.armed, PETAL_RELAXED) & marks,
+			 marks);
+}
+
 static void wait__ends_at_its_deadline(void **state)
 {
 	struct petal_doorbell doorbell = { 0 };
-	uint32_t seen = petal_doorbell_arm(&doorbell);
+	uint32_t seen = long_arm(&doorbell);
 	uint64_t deadline_ns = petal_clock_now_ns() + PETAL_MS(5);
 
 	(void)state;
@@ -421,7 +480,7 @@ static int await_fd(struct signpost *post, uint64_t value, int fd, int epoll)
 		struct epoll_event event;
 		eventfd_t count;
 
-		petal_doorbell_arm(&post->doorbell);
+		petal_doorbell_arm_fd(&post->doorbell);
 		if (look(post) < value &&
 		    epoll_wait(epoll, &event, 1, HANG_NS / PETAL_MS(1)) != 1)
 			return 1;
@@ -471,12 +530,12 @@ static void fd__is_not_written_while_the_loop_is_awake(void **state)
 	(void)state;
 	petal_doorbell_ring_fd(&doorbell, fd);
 	assert_int_equal(eventfd_read(fd, &count), -1);
-	petal_doorbell_arm(&doorbell);
+	petal_doorbell_arm_fd(&doorbell);
 	for (unsigned i = 0; i < 5; i++)
 		petal_doorbell_ring_fd(&doorbell, fd);
 	assert_ok(eventfd_read(fd, &count));
 	assert_int_equal(count, 1);
-	petal_doorbell_arm(&doorbell);
+	petal_doorbell_arm_fd(&doorbell);
 	petal_doorbell_disarm(&doorbell);
 	petal_doorbell_ring_fd(&doorbell, fd);
 	assert_int_equal(eventfd_read(fd, &count), -1);
@@ -488,7 +547,7 @@ static void fd__that_cannot_be_written_leaves_the_doorbell_armed(void **state)
 	struct petal_doorbell doorbell = { 0 };
 
 	(void)state;
-	petal_doorbell_arm(&doorbell);
+	petal_doorbell_arm_fd(&doorbell);
 	errno = ERANGE;
 	petal_doorbell_ring_fd(&doorbell, -1);
 	assert_int_equal(errno, ERANGE);
@@ -596,6 +655,8 @@ int main(void)
 		cmocka_unit_test(ring__without_an_arm_touches_nothing),
 		cmocka_unit_test(
 			wait__returns_at_once_if_it_rang_after_the_arm),
+		cmocka_unit_test(wait__is_a_nap_after_an_arm_that_was_answered),
+		cmocka_unit_test(arm__pays_once_for_a_stretch_without_a_ring),
 		cmocka_unit_test(wait__ends_at_its_deadline),
 		cmocka_unit_test(wait__is_not_moved_by_any_number_in_the_words),
 		cmocka_unit_test(
