@@ -221,7 +221,8 @@ struct petal_bcast_reader {
 	uint64_t step_bytes;   /* how far to go before it is stored again */
 	uint64_t lost;         /* records, so far */
 	uint64_t holds[PETAL_BCAST_HOLDS_MAX];
-	uint32_t held; /* a bit for each hold */
+	uint32_t held;         /* a bit for each hold */
+	uint32_t held_spilled; /* those that are places in the spill area */
 	uint32_t seat;
 	enum petal_bcast_policy policy;
 	bool writable; /* the seat may be given back by ourselves */
@@ -458,17 +459,21 @@ static inline void petal_bcast_release(struct petal_bcast_reader *reader,
  * @view: of the next record
  * @ret_hold: for petal_bcast_drop()
  *
- * A BLOCK reader's bytes stay where they are until the drop; another's stay if
- * petal_bcast_check() says so. The ring fills up behind a hold.
+ * A BLOCK reader's bytes stay where they are until the drop, and the ring fills
+ * up behind a hold. So do those of a spilled record, while the seat is ours: the
+ * spill area fills up behind it, and then the second policy decides. Another's
+ * stay if petal_bcast_check() says so. A spilled record has left the ring, so
+ * nobody else can resolve its name.
  *
- * Return: 0; -ENOBUFS when PETAL_BCAST_HOLDS_MAX are held already;
- * -EOPNOTSUPP for a spilled record, which must be copied.
+ * Return: 0; -ENOBUFS when PETAL_BCAST_HOLDS_MAX are held already.
  */
 int petal_bcast_hold(struct petal_bcast_reader *reader,
 		     const struct petal_bcast_view *view, uint32_t *ret_hold);
 
 /**
  * petal_bcast_drop() - end a hold
+ *
+ * In any order. Order: releases [DRAIN].
  */
 void petal_bcast_drop(struct petal_bcast_reader *reader, uint32_t hold);
 

@@ -315,6 +315,7 @@ void petal_bcast_leave(struct petal_bcast_reader *reader)
 	if (reader->writable)
 		petal_bcast_free(&reader->map, reader->seat, reader->word);
 	reader->held = 0;
+	reader->held_spilled = 0;
 }
 
 int petal_bcast_repair(void *memory, uint64_t bytes, uint32_t owner)
@@ -339,17 +340,22 @@ int petal_bcast_repair(void *memory, uint64_t bytes, uint32_t owner)
 	return freed;
 }
 
-/* What nobody may overwrite yet: the oldest hold, or the next record. */
-static uint64_t needed_from(const struct petal_bcast_reader *reader)
+/* What nobody may overwrite yet: the oldest of these holds, or what is next. */
+static uint64_t needed_from(const struct petal_bcast_reader *reader,
+			    uint32_t held, uint64_t pos)
 {
-	uint64_t pos = reader->pos;
-
-	for (uint32_t held = reader->held; held; held &= held - 1) {
+	for (; held; held &= held - 1) {
 		uint64_t hold = reader->holds[__builtin_ctz(held)];
 
 		pos = hold < pos ? hold : pos;
 	}
 	return pos;
+}
+
+static uint64_t ring_needed_from(const struct petal_bcast_reader *reader)
+{
+	return needed_from(reader, reader->held & ~reader->held_spilled,
+			   reader->pos);
 }
 
 static void move(struct petal_u64 *place, uint64_t word, uint64_t to,
@@ -370,9 +376,10 @@ static void move(struct petal_u64 *place, uint64_t word, uint64_t to,
 
 void petal_bcast_store(struct petal_bcast_reader *reader)
 {
-	move(&reader->cursor->place, reader->word, needed_from(reader),
+	move(&reader->cursor->place, reader->word, ring_needed_from(reader),
 	     &reader->stored_pos);
-	move(&reader->cursor->spill, reader->word, reader->spill_pos,
+	move(&reader->cursor->spill, reader->word,
+	     needed_from(reader, reader->held_spilled, reader->spill_pos),
 	     &reader->stored_spill);
 }
 
@@ -565,15 +572,19 @@ int petal_bcast_peek_n(struct petal_bcast_reader *reader, int want,
 int petal_bcast_hold(struct petal_bcast_reader *reader,
 		     const struct petal_bcast_view *view, uint32_t *ret_hold)
 {
-	uint32_t hold;
+	uint32_t hold, bit;
 
-	if (view->spilled)
-		return -EOPNOTSUPP;
 	if (reader->held == UINT32_MAX)
 		return -ENOBUFS;
 	hold = (uint32_t)__builtin_ctz(~reader->held);
+	bit = UINT32_C(1) << hold;
+	reader->held |= bit;
 	reader->holds[hold] = view->pos;
-	reader->held |= UINT32_C(1) << hold;
+	if (view->spilled) {
+		reader->held_spilled |= bit;
+		reader->holds[hold] =
+			view->spill_end - petal_bcast_copy_bytes(view->length);
+	}
 	petal_bcast_release(reader, view);
 	*ret_hold = hold;
 	return 0;
@@ -581,8 +592,13 @@ int petal_bcast_hold(struct petal_bcast_reader *reader,
 
 void petal_bcast_drop(struct petal_bcast_reader *reader, uint32_t hold)
 {
-	reader->held &= ~(UINT32_C(1) << hold % PETAL_BCAST_HOLDS_MAX);
-	if (needed_from(reader) - reader->stored_pos >= reader->step_bytes)
+	uint32_t bit = UINT32_C(1) << hold % PETAL_BCAST_HOLDS_MAX;
+	bool spilled = reader->held_spilled & bit;
+
+	reader->held &= ~bit;
+	reader->held_spilled &= ~bit;
+	if (spilled ||
+	    ring_needed_from(reader) - reader->stored_pos >= reader->step_bytes)
 		petal_bcast_store(reader);
 }
 

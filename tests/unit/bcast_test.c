@@ -675,6 +675,160 @@ static void hold__keeps_its_bytes_while_the_reader_goes_on(void **state)
 	fixture_fini(&f);
 }
 
+static struct petal_bcast_reader join_spilling(struct fixture *f,
+					       enum petal_bcast_policy full)
+{
+	const struct petal_bcast_options options = {
+		.policy = PETAL_BCAST_SPILL,
+		.full = full,
+	};
+	struct petal_bcast_reader reader;
+
+	assert_ok(petal_bcast_join(f->memory, f->bytes, &options, &reader));
+	return reader;
+}
+
+/* Holds the next record, which must have been spilled. */
+static struct petal_bcast_view hold_spilled(struct petal_bcast_reader *reader,
+					    uint64_t number, uint32_t *ret_hold)
+{
+	struct petal_bcast_view view;
+
+	assert_ok(petal_bcast_peek(reader, &view));
+	assert_true(view.spilled && is_right(&view, number));
+	assert_ok(petal_bcast_hold(reader, &view, ret_hold));
+	return view;
+}
+
+/* Where the publisher may believe that copies are still needed. */
+static uint64_t spill_needed_from(const struct petal_bcast_reader *reader)
+{
+	uint64_t tail = reader->map.seats[reader->seat].spill_tail.bits;
+
+	return petal_bcast_place_pos(reader->cursor->spill.bits, reader->word,
+				     0, tail);
+}
+
+static void hold__a_spilled_record_stays_until_it_is_dropped(void **state)
+{
+	struct petal_bcast_reader reader;
+	struct petal_bcast_view kept;
+	struct fixture f;
+	uint64_t read = 1;
+	uint32_t hold;
+
+	(void)state;
+	fixture_init(&f, DATA, 0);
+	reader = join_spilling(&f, PETAL_BCAST_BLOCK);
+	push_until_full(&f, 64);
+	kept = hold_spilled(&reader, 0, &hold);
+	/* All others are read, and yet the area fills up behind the hold. */
+	for (unsigned round = 0; round < 50; round++) {
+		while (read < f.next)
+			expect(&reader, read++);
+		expect_outcome(&reader, PETAL_RING_EMPTY);
+		push_until_full(&f, 64);
+		assert_true(is_right(&kept, 0));
+		assert_true(petal_bcast_check(&reader, &kept));
+	}
+	while (read < f.next)
+		expect(&reader, read++);
+	petal_bcast_drop(&reader, hold);
+	/* The copies, and then the ring, are at its disposal again. */
+	assert_true(push_until_full(&f, 64) * 80 > DATA);
+	while (read < f.next)
+		expect(&reader, read++);
+	expect_outcome(&reader, PETAL_RING_EMPTY);
+	assert_int_equal(petal_bcast_lost(&reader), 0);
+	fixture_fini(&f);
+}
+
+static void hold__spilled_ones_are_dropped_in_any_order(void **state)
+{
+	/* In the order of the copies, and what is needed after each drop. */
+	static const unsigned orders[][3] = {
+		{ 0, 1, 2 }, { 0, 2, 1 }, { 1, 0, 2 },
+		{ 1, 2, 0 }, { 2, 0, 1 }, { 2, 1, 0 },
+	};
+	struct fixture f;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(orders) / sizeof(orders[0]); i++) {
+		struct petal_bcast_reader reader;
+		struct petal_bcast_view views[3];
+		uint32_t holds[3];
+		uint64_t from[4];
+		unsigned dropped = 0;
+
+		fixture_init(&f, DATA, 0);
+		reader = join_spilling(&f, PETAL_BCAST_BLOCK);
+		push_until_full(&f, 64);
+		for (unsigned k = 0; k < 3; k++) {
+			expect(&reader, 2 * k);
+			from[k] = reader.spill_pos;
+			views[k] = hold_spilled(&reader, 2 * k + 1, &holds[k]);
+		}
+		from[3] = reader.spill_pos;
+		for (unsigned k = 0; k < 3; k++) {
+			unsigned oldest = 0;
+
+			while (dropped >> oldest & 1)
+				oldest++;
+			assert_int_equal(spill_needed_from(&reader),
+					 from[oldest]);
+			petal_bcast_drop(&reader, holds[orders[i][k]]);
+			dropped |= 1u << orders[i][k];
+			for (unsigned n = 0; n < 3; n++)
+				if (!(dropped >> n & 1))
+					assert_true(
+						is_right(&views[n], 2 * n + 1));
+		}
+		assert_int_equal(spill_needed_from(&reader), from[3]);
+		fixture_fini(&f);
+	}
+}
+
+static void hold__a_full_area_follows_the_second_policy(void **state)
+{
+	struct petal_bcast_reader reader, young;
+	struct petal_bcast_view kept, view;
+	struct fixture f;
+	unsigned count;
+	uint32_t hold;
+	int outcome;
+
+	(void)state;
+	fixture_init(&f, DATA, 0);
+	reader = join_spilling(&f, PETAL_BCAST_DROP_OLDEST);
+	push_many(&f, 60, 64);
+	kept = hold_spilled(&reader, 0, &hold);
+	push_many(&f, 500, 64);
+	/* It loses others, and not the one that it holds. */
+	while ((outcome = petal_bcast_peek(&reader, &view)) == 0)
+		petal_bcast_release(&reader, &view);
+	assert_outcome(outcome, PETAL_RING_LAPPED);
+	assert_true(petal_bcast_lost(&reader) > 300);
+	assert_true(is_right(&kept, 0) && petal_bcast_check(&reader, &kept));
+	petal_bcast_drop(&reader, hold);
+	petal_bcast_leave(&reader);
+
+	reader = join_spilling(&f, PETAL_BCAST_EVICT);
+	push_many(&f, 60, 64);
+	kept = hold_spilled(&reader, 560, &hold);
+	push_many(&f, 500, 64);
+	assert_false(petal_bcast_check(&reader, &kept));
+	expect_outcome(&reader, -ESTALE);
+	/* Who sits there now does not feel a late drop. */
+	young = join_spilling(&f, PETAL_BCAST_BLOCK);
+	count = push_until_full(&f, 64);
+	petal_bcast_drop(&reader, hold);
+	petal_bcast_leave(&reader);
+	assert_outcome(push(&f, 64), -EAGAIN);
+	for (uint64_t n = f.next - count; n < f.next; n++)
+		expect(&young, n);
+	fixture_fini(&f);
+}
+
 static void resolve__any_bytes_do_no_harm(void **state)
 {
 	struct petal_bcast_reader reader;
@@ -1365,6 +1519,10 @@ int main(void)
 			batch__one_that_would_fill_the_ring_is_refused),
 		cmocka_unit_test(
 			hold__keeps_its_bytes_while_the_reader_goes_on),
+		cmocka_unit_test(
+			hold__a_spilled_record_stays_until_it_is_dropped),
+		cmocka_unit_test(hold__spilled_ones_are_dropped_in_any_order),
+		cmocka_unit_test(hold__a_full_area_follows_the_second_policy),
 		cmocka_unit_test(resolve__any_bytes_do_no_harm),
 		cmocka_unit_test(
 			join__late_ones_begin_with_the_oldest_or_with_now),
