@@ -18,6 +18,14 @@ static bool is_power_of_two(uint64_t x)
 #define START_POS_MAX (UINT64_MAX - (UINT64_C(1) << 62))
 #define POS_MAX (UINT64_MAX - (UINT64_C(1) << 61))
 
+static uint64_t align_of(const struct petal_bcast_geometry *shape)
+{
+	/* Whole lines, so that one write-back is of one record. */
+	return shape->coherence == PETAL_SEGMENT_NONCOHERENT
+		       ? PETAL_BCAST_FAR_ALIGN
+		       : PETAL_BCAST_ALIGN;
+}
+
 static bool is_shape(const struct petal_bcast_geometry *shape)
 {
 	bool spills = shape->spills > 0;
@@ -33,7 +41,9 @@ static bool is_shape(const struct petal_bcast_geometry *shape)
 					 PETAL_BCAST_DATA_BYTES_MIN &&
 				 shape->spill_bytes <= shape->data_bytes
 		       : shape->spill_bytes == 0) &&
-	       shape->start_pos % PETAL_BCAST_ALIGN == 0 &&
+	       (shape->coherence == PETAL_SEGMENT_COHERENT ||
+		shape->coherence == PETAL_SEGMENT_NONCOHERENT) &&
+	       shape->start_pos % align_of(shape) == 0 &&
 	       shape->start_pos <= START_POS_MAX;
 }
 
@@ -58,6 +68,8 @@ static struct petal_bcast_map map_of(void *memory,
 	uint8_t *bytes = memory;
 	uint8_t *data = bytes + table_bytes(shape->readers);
 	uint8_t *seats = bytes + sizeof(struct petal_bcast_shared);
+	uint64_t align = align_of(shape);
+	bool far = align == PETAL_BCAST_FAR_ALIGN;
 
 	return (struct petal_bcast_map){
 		.shared = memory,
@@ -69,6 +81,9 @@ static struct petal_bcast_map map_of(void *memory,
 		.spill = data + shape->data_bytes,
 		.data_bytes = shape->data_bytes,
 		.spill_bytes = shape->spill_bytes,
+		.align_bytes = align,
+		.frame_bytes = PETAL_RECORD_HEADER_BYTES +
+			       (far ? PETAL_BCAST_FAR_CRC_BYTES : 0),
 		.readers = shape->readers,
 		.spills = shape->spills,
 	};
@@ -91,14 +106,15 @@ int petal_bcast_format(void *memory,
 
 	if (!is_shape(geometry) || (uintptr_t)memory % PETAL_RECORD_ALIGN != 0)
 		return -EINVAL;
-	/* Seats are words that all hosts would have to swap. */
-	if (geometry->coherence != PETAL_SEGMENT_COHERENT)
+	if (geometry->coherence == PETAL_SEGMENT_NONCOHERENT &&
+	    petal_cache_check() != 0)
 		return -EOPNOTSUPP;
 
 	map = map_of(memory, geometry);
 	limit = limit_for(geometry->start_pos, geometry->data_bytes);
 	/* Whatever was here before is no ring until we are done. */
 	petal_store(&shared->magic, 0, PETAL_RELAXED);
+	petal_bcast_show(&map, shared, sizeof(shared->magic));
 	memset((uint8_t *)memory + sizeof(shared->magic), 0,
 	       table_bytes(geometry->readers) - sizeof(shared->magic));
 	petal_store(&shared->layout, PETAL_BCAST_LAYOUT, PETAL_RELAXED);
@@ -106,6 +122,8 @@ int petal_bcast_format(void *memory,
 	petal_store(&shared->data_bytes, geometry->data_bytes, PETAL_RELAXED);
 	petal_store(&shared->spill_bytes, geometry->spill_bytes, PETAL_RELAXED);
 	petal_store(&shared->spills, geometry->spills, PETAL_RELAXED);
+	petal_store(&shared->coherence, (uint32_t)geometry->coherence,
+		    PETAL_RELAXED);
 	petal_store(&shared->tail, geometry->start_pos, PETAL_RELAXED);
 	petal_store(&shared->limit, limit, PETAL_RELAXED);
 	petal_store(&shared->intent, limit, PETAL_RELAXED);
@@ -114,22 +132,23 @@ int petal_bcast_format(void *memory,
 			    PETAL_RELAXED);
 	petal_store(&petal_bcast_at(&map, geometry->start_pos)->commit,
 		    petal_bcast_commit(PETAL_RECORD_FREE, 0), PETAL_RELAXED);
+	if (petal_bcast_is_far(&map))
+		petal_cache_writeback(petal_bcast_at(&map, geometry->start_pos),
+				      PETAL_RECORD_HEADER_BYTES);
+	petal_bcast_show(&map, shared, table_bytes(geometry->readers));
 	/* [FORMAT] Release: who sees the magic sees all of the above. */
 	petal_store(&shared->magic, PETAL_BCAST_MAGIC, PETAL_RELEASE(FORMAT));
+	petal_bcast_show(&map, shared, sizeof(shared->magic));
 	return 0;
 }
 
 /* Each word of the shape is loaded once; what is checked is the copy. */
-int petal_bcast_map(void *memory, uint64_t bytes,
+static int map_load(void *memory, uint64_t bytes,
 		    struct petal_bcast_map *ret_map)
 {
 	struct petal_bcast_shared *shared = memory;
 	struct petal_bcast_geometry shape = { .start_pos = 0 };
 
-	if ((uintptr_t)memory % PETAL_RECORD_ALIGN != 0)
-		return -EINVAL;
-	if (bytes < sizeof(*shared))
-		return -PETAL_EGEOMETRY;
 	/* [FORMAT] Acquire: the shape was stored before the magic. */
 	if (petal_load(&shared->magic, PETAL_ACQUIRE(FORMAT)) !=
 	    PETAL_BCAST_MAGIC)
@@ -140,9 +159,40 @@ int petal_bcast_map(void *memory, uint64_t bytes,
 	shape.spills = petal_load(&shared->spills, PETAL_RELAXED);
 	shape.data_bytes = petal_load(&shared->data_bytes, PETAL_RELAXED);
 	shape.spill_bytes = petal_load(&shared->spill_bytes, PETAL_RELAXED);
+	shape.coherence = (enum petal_segment_coherence)petal_load(
+		&shared->coherence, PETAL_RELAXED);
 	if (!is_shape(&shape) || petal_bcast_bytes(&shape) > bytes)
 		return -PETAL_EGEOMETRY;
 	*ret_map = map_of(memory, &shape);
+	return 0;
+}
+
+/*
+ * Non-coherent memory holds no coherent rings, so who finds one has not been
+ * deceived by an old line. Whatever else it finds, it looks again.
+ */
+int petal_bcast_map(void *memory, uint64_t bytes,
+		    struct petal_bcast_map *ret_map)
+{
+	struct petal_bcast_map map;
+	int err;
+
+	if ((uintptr_t)memory % PETAL_RECORD_ALIGN != 0)
+		return -EINVAL;
+	if (bytes < sizeof(*map.shared))
+		return -PETAL_EGEOMETRY;
+	err = map_load(memory, bytes, &map);
+	if (err || petal_bcast_is_far(&map)) {
+		if (petal_cache_check() != 0)
+			return err ? err : -EOPNOTSUPP;
+		petal_cache_invalidate(memory, sizeof(*map.shared));
+		err = map_load(memory, bytes, &map);
+	}
+	if (err)
+		return err;
+	petal_bcast_refresh(&map, map.seats,
+			    table_bytes(map.readers) - sizeof(*map.shared));
+	*ret_map = map;
 	return 0;
 }
 
@@ -152,8 +202,14 @@ bool petal_bcast_free(const struct petal_bcast_map *map, uint32_t seat,
 	uint64_t empty = petal_bcast_word_gen(word) << 32 | PETAL_BCAST_FREE;
 
 	/* [SEAT] Release: whoever sits here next comes after us. */
-	return petal_cas(&map->seats[seat].word, &word, empty,
-			 PETAL_RELEASE(SEAT));
+	if (!petal_cas(&map->seats[seat].word, &word, empty,
+		       PETAL_RELEASE(SEAT)))
+		return false;
+	/* What is shown next fences: a count, a limit, or another's seat. */
+	if (petal_bcast_is_far(map))
+		petal_cache_writeback(&map->seats[seat],
+				      sizeof(map->seats[seat]));
+	return true;
 }
 
 /*
@@ -164,11 +220,14 @@ static int find_end(struct petal_bcast *ring)
 {
 	const struct petal_bcast_map *map = &ring->map;
 	uint64_t pos = ring->tail;
-	/* [FILL] Acquire: with the commit word comes the batch. */
-	uint64_t commit = petal_load(&petal_bcast_at(map, pos)->commit,
-				     PETAL_ACQUIRE(FILL));
-	uint64_t ordinal = petal_bcast_ordinal(commit);
+	uint64_t commit, ordinal;
 
+	petal_bcast_refresh(map, petal_bcast_at(map, pos),
+			    PETAL_RECORD_HEADER_BYTES);
+	/* [FILL] Acquire: with the commit word comes the batch. */
+	commit = petal_load(&petal_bcast_at(map, pos)->commit,
+			    PETAL_ACQUIRE(FILL));
+	ordinal = petal_bcast_ordinal(commit);
 	while (commit != petal_bcast_commit(PETAL_RECORD_FREE, ordinal)) {
 		struct petal_bcast_view view;
 
@@ -182,6 +241,8 @@ static int find_end(struct petal_bcast *ring)
 			 petal_bcast_commit(PETAL_RECORD_ABANDONED, ordinal))
 			return -PETAL_ECORRUPT;
 		pos = view.end;
+		petal_bcast_refresh(map, petal_bcast_at(map, pos),
+				    PETAL_RECORD_HEADER_BYTES);
 		commit = petal_load(&petal_bcast_at(map, pos)->commit,
 				    PETAL_RELAXED);
 	}
@@ -205,7 +266,7 @@ int petal_bcast_attach(void *memory, uint64_t bytes,
 	/* [TAIL] Acquire: there is a header at tail. */
 	ring.tail = petal_load(&ring.map.shared->tail, PETAL_ACQUIRE(TAIL));
 	limit = petal_load(&ring.map.shared->limit, PETAL_RELAXED);
-	if (ring.tail % PETAL_BCAST_ALIGN != 0 || ring.tail > POS_MAX ||
+	if (ring.tail % ring.map.align_bytes != 0 || ring.tail > POS_MAX ||
 	    limit % ring.chunk_bytes != 0 ||
 	    limit - ring.tail > ring.map.data_bytes)
 		return -PETAL_ECORRUPT;
@@ -218,12 +279,14 @@ int petal_bcast_attach(void *memory, uint64_t bytes,
 	/* Marks of chunks that a whole batch crossed were stored before it. */
 	ring.mark_pos = (ring.tail / ring.chunk_bytes + 1) * ring.chunk_bytes;
 	petal_store(&ring.map.shared->tail, ring.tail, PETAL_RELEASE(TAIL));
+	petal_bcast_show(&ring.map, &ring.map.shared->tail,
+			 sizeof(ring.map.shared->tail));
 	/* What the dead one meant to write over, and did not, is whole. */
 	petal_store(&ring.map.shared->intent, limit, PETAL_RELAXED);
 	ring.closed = petal_load(&ring.map.shared->closed, PETAL_RELAXED) != 0;
 	ring.limit = ring.closed ? 0 : limit;
 	ring.length_max =
-		(uint32_t)(ring.map.data_bytes / 4 - PETAL_RECORD_HEADER_BYTES);
+		(uint32_t)(ring.map.data_bytes / 4 - ring.map.frame_bytes);
 	if (ring.map.data_bytes / 4 > UINT32_MAX)
 		ring.length_max = UINT32_MAX;
 	*ret_ring = ring;
@@ -238,20 +301,22 @@ void petal_bcast_close(struct petal_bcast *ring)
 	/* [CLOSE] Release: all that was published is before it. */
 	petal_store(&ring->map.shared->closed, ring->tail + 1,
 		    PETAL_RELEASE(CLOSE));
+	petal_bcast_show(&ring->map, &ring->map.shared->closed,
+			 sizeof(ring->map.shared->closed));
 }
 
 void petal_bcast_mark(struct petal_bcast *ring, uint64_t start)
 {
 	while (ring->mark_pos <= start) {
-		petal_store(petal_bcast_mark_at(&ring->map, ring->mark_pos),
-			    start, PETAL_RELAXED);
+		struct petal_u64 *mark =
+			petal_bcast_mark_at(&ring->map, ring->mark_pos);
+
+		petal_store(mark, start, PETAL_RELAXED);
+		/* Publish fences, before it shows what lies behind. */
+		if (petal_bcast_is_far(&ring->map))
+			petal_cache_writeback(mark, sizeof(*mark));
 		ring->mark_pos += ring->chunk_bytes;
 	}
-}
-
-static void count(struct petal_u64 *counter)
-{
-	petal_add(counter, 1, PETAL_RELAXED);
 }
 
 /*
@@ -293,6 +358,7 @@ static void look(struct petal_bcast *ring, uint32_t seat)
 
 	if (!known->cursor)
 		return;
+	petal_bcast_refresh(&ring->map, known->cursor, sizeof(*known->cursor));
 	/* [DRAIN] Acquire: nor will it read any more. */
 	if (petal_load(&known->cursor->left, PETAL_ACQUIRE(DRAIN)) ==
 	    known->word) {
@@ -319,7 +385,10 @@ static bool spill_has_room(const struct petal_bcast *ring, uint32_t seat,
 	       bytes <= ring->map.spill_bytes - used;
 }
 
-/* The same; looks at the reader only if it seems not to. */
+/*
+ * The same; looks at the reader only if it seems not to. Of a far ring, its line
+ * was refreshed by the look that found it behind.
+ */
 static bool spill_fits(struct petal_bcast *ring, uint32_t seat, uint64_t tail,
 		       uint64_t bytes)
 {
@@ -354,6 +423,8 @@ static bool spill_one(struct petal_bcast *ring, uint32_t seat,
 	if (pad >= sizeof(*copy)) {
 		copy = petal_bcast_copy_at(map, seat, tail);
 		petal_store(&copy->skip, 1, PETAL_RELAXED);
+		if (petal_bcast_is_far(map))
+			petal_cache_writeback(copy, sizeof(*copy));
 	}
 	copy = petal_bcast_copy_at(map, seat, tail + pad);
 	petal_store(&copy->pos, view->pos, PETAL_RELAXED);
@@ -362,9 +433,16 @@ static bool spill_one(struct petal_bcast *ring, uint32_t seat,
 	petal_store(&copy->type, view->type, PETAL_RELAXED);
 	petal_store(&copy->skip, 0, PETAL_RELAXED);
 	memcpy(copy + 1, view->payload, view->length);
+	if (petal_bcast_is_far(map))
+		petal_store(&copy->crc, petal_bcast_far_copy_crc(view),
+			    PETAL_RELAXED);
+	petal_bcast_show(map, copy, bytes);
 	/* [SPILL] Release: the copy is whole. */
 	petal_store(word, tail + pad + bytes, PETAL_RELEASE(SPILL));
-	count(&map->shared->spilled);
+	if (petal_bcast_is_far(map))
+		petal_cache_writeback(word, sizeof(*word));
+	/* This fences as well. */
+	petal_bcast_count(map, &map->shared->spilled);
 	return true;
 }
 
@@ -394,7 +472,7 @@ static uint64_t spill(struct petal_bcast *ring, uint32_t seat, uint64_t from,
 static uint64_t evict(struct petal_bcast *ring, uint32_t seat, uint64_t word)
 {
 	if (petal_bcast_free(&ring->map, seat, word))
-		count(&ring->map.shared->evicted);
+		petal_bcast_count(&ring->map, &ring->map.shared->evicted);
 	return UINT64_MAX;
 }
 
@@ -524,17 +602,19 @@ int petal_bcast_room(struct petal_bcast *ring, uint64_t need)
 
 		if (next - ring->map.data_bytes > ring->tail) {
 			/* A batch that alone would fill the ring. */
-			count(&shared->refused);
+			petal_bcast_count(&ring->map, &shared->refused);
 			return -EAGAIN;
 		}
 		if (next > ring->horizon)
 			scan(ring, need, next);
 		if (next > ring->horizon || !announce(ring, need, next)) {
-			count(&shared->refused);
+			petal_bcast_count(&ring->map, &shared->refused);
 			return -EAGAIN;
 		}
 		/* [LIMIT] Release: marks and spilled copies are before it. */
 		petal_store(&shared->limit, next, PETAL_RELEASE(LIMIT));
+		petal_bcast_show(&ring->map, &shared->limit,
+				 sizeof(shared->limit));
 		/* [LAP] Nothing is overwritten before the limit says so. */
 		petal_fence(PETAL_RELEASE(LAP));
 		ring->limit = next;
@@ -617,6 +697,6 @@ int petal_bcast_evict(struct petal_bcast *ring, uint32_t seat, uint64_t word)
 	if (petal_bcast_word_state(word) != PETAL_BCAST_ACTIVE ||
 	    !petal_bcast_free(&ring->map, seat, word))
 		return -ESTALE;
-	count(&ring->map.shared->evicted);
+	petal_bcast_count(&ring->map, &ring->map.shared->evicted);
 	return 0;
 }

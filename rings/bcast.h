@@ -72,6 +72,25 @@ extern "C" {
  * compare-and-swap, so the late stores of who has lost its seat hit nothing
  * (unless 65536 others have had the seat since, and the same place).
  *
+ * In a segment that is not coherent (CXL between hosts) there is the second form
+ * alone, for a line must have one writer, and the ring is far:
+ *
+ *    | commit 8 | length 4 | type 4 | payload ... | padding | crc 4 | zero 4 |
+ *
+ * Records are whole lines, all written by the publisher, and end with a CRC-32C
+ * over header (with its number) and payload. Lines are written back before the
+ * header's is, and that before tail; the limit is, before anything is written
+ * over. A reader throws its copy of the header's line away at each look, of the
+ * others when the commit word is there, and of the limit's after it has read:
+ * so [FILL] and [LAP] hold between hosts. Its cursor goes the other way likewise.
+ * A header that is neither the next nor "free", or a checksum that does not
+ * match, is "not yet" for PETAL_BCAST_DOUBTS_MAX looks in a row; then peek says
+ * -PETAL_ECORRUPT, until a look finds the record after all. The publisher, a
+ * successor while it is up, and who calls repair are on one host; readers are
+ * anywhere, but the memory of a cursor is of one host. No other calls differ,
+ * but that a reader learns only from a look that finds nothing new that it was
+ * evicted; until then it reads records that are whole.
+ *
  * Who may run together ("-" freely, "X" needs the caller's own exclusion):
  *
  *                         publisher  one reader  join, repair  backlog
@@ -114,7 +133,9 @@ extern "C" {
  * from its first commit word only, which is stored last. Its successor attaches
  * and goes on behind it. A reader that dies keeps its seat until its death is
  * proved: then petal_bcast_repair() frees it, by whomever. A publisher may be
- * followed only when its death is proved.
+ * followed only when its death is proved. In a far ring, its successor runs on
+ * the host of the dead one, whose caches still hold what it did not show, or
+ * that host is down.
  *
  * Trust: neither side believes the other. Geometry is checked and copied at
  * attach. A cursor is a claim: only what lies between the last claim and tail
@@ -132,13 +153,17 @@ extern "C" {
 #define PETAL_BCAST_CURSOR_BYTES 128u
 #define PETAL_BCAST_DATA_BYTES_MIN UINT64_C(4096)
 
+/* Looks at one record of a far ring, some 100 ns each or more. */
+#define PETAL_BCAST_DOUBTS_MAX 4096u
+
 struct petal_bcast_geometry {
 	uint64_t data_bytes;  /* a power of two, 4 KiB to 1 TiB */
 	uint64_t spill_bytes; /* of each spill area; a power of two from 4 KiB,
 			       * at most data_bytes; 0 if spills is 0 */
 	uint32_t readers;     /* seats: 1 to PETAL_BCAST_READERS_MAX */
 	uint32_t spills;      /* how many of them have a spill area */
-	uint64_t start_pos;   /* of the first record; a multiple of 16 */
+	uint64_t start_pos;   /* of the first record; a multiple of 16, in a
+			       * far ring of 64 */
 	enum petal_segment_coherence coherence; /* of its segment */
 };
 
@@ -177,6 +202,8 @@ struct petal_bcast_map {
 	uint8_t *spill;
 	uint64_t data_bytes;
 	uint64_t spill_bytes;
+	uint64_t align_bytes; /* of records: 16, of a far ring 64 */
+	uint64_t frame_bytes; /* header, and checksum of a far record */
 	uint32_t readers;
 	uint32_t spills;
 };
@@ -224,7 +251,10 @@ struct petal_bcast_reader {
 	uint32_t held;         /* a bit for each hold */
 	uint32_t held_spilled; /* those that are places in the spill area */
 	uint32_t seat;
+	uint32_t doubts; /* looks at a far ring that found neither old nor new
+			  */
 	enum petal_bcast_policy policy;
+	bool long_way; /* a far ring, or a spill area: peek never is short */
 	bool writable; /* the seat may be given back by ourselves */
 };
 
@@ -267,7 +297,7 @@ uint64_t petal_bcast_bytes(const struct petal_bcast_geometry *geometry);
  * @memory: petal_bcast_bytes(), 64-byte aligned; what was there is lost
  *
  * Return: 0; -EINVAL for a shape out of range or memory not aligned;
- * -EOPNOTSUPP for a segment that is not coherent: see rings/spsc.h.
+ * -EOPNOTSUPP for a far ring when petal_cache_check() says so.
  */
 int petal_bcast_format(void *memory,
 		       const struct petal_bcast_geometry *geometry);
@@ -281,8 +311,9 @@ int petal_bcast_format(void *memory,
  * admitted hold this one up until petal_bcast_adopt() or repair.
  *
  * Return: 0; -EINVAL when it is no such ring; -PETAL_EVERSION;
- * -PETAL_EGEOMETRY when its shape does not fit into what is mapped;
- * -PETAL_ECORRUPT when the records behind tail contradict each other.
+ * -PETAL_EGEOMETRY when its shape does not fit into what is mapped; -EOPNOTSUPP
+ * as petal_bcast_format(); -PETAL_ECORRUPT when the records behind tail
+ * contradict each other.
  */
 int petal_bcast_attach(void *memory, uint64_t bytes,
 		       struct petal_bcast *ret_ring);
@@ -371,7 +402,8 @@ int petal_bcast_evict(struct petal_bcast *ring, uint32_t seat, uint64_t word);
  * @bytes: how much is mapped there
  * @owner: the number of the dead one
  *
- * By any peer, at any time, several at once; safe when the repairer dies.
+ * By any peer, at any time, several at once; safe when the repairer dies. Of a
+ * far ring, by any on the publisher's host.
  *
  * Return: how many seats were freed, or what petal_bcast_attach() says.
  */
@@ -384,7 +416,7 @@ int petal_bcast_repair(void *memory, uint64_t bytes, uint32_t owner);
  *
  * Return: 0; -EAGAIN when no seat is free; -EINVAL for options that contradict
  * each other or the ring; -ESTALE when the seat was taken away meanwhile;
- * otherwise what petal_bcast_attach() says.
+ * -EOPNOTSUPP of a far ring, whose publisher admits its readers; otherwise what petal_bcast_attach() says.
  */
 int petal_bcast_join(void *memory, uint64_t bytes,
 		     const struct petal_bcast_options *options,

@@ -4,8 +4,10 @@
 
 /* "PETALBCA" in memory. */
 #define PETAL_BCAST_MAGIC UINT64_C(0x4143424c41544550)
-#define PETAL_BCAST_LAYOUT 1u
+#define PETAL_BCAST_LAYOUT 2u
 #define PETAL_BCAST_MARKS 16u
+#define PETAL_BCAST_FAR_ALIGN 64u
+#define PETAL_BCAST_FAR_CRC_BYTES 8u
 
 /* Two lines apart, for the processor fetches them in pairs. */
 struct petal_bcast_shared {
@@ -15,7 +17,8 @@ struct petal_bcast_shared {
 	struct petal_u64 data_bytes;
 	struct petal_u64 spill_bytes;
 	struct petal_u32 spills;
-	uint8_t reserved0[92];
+	struct petal_u32 coherence;
+	uint8_t reserved0[88];
 
 	struct petal_u64 tail;
 	uint8_t reserved1[120];
@@ -68,6 +71,7 @@ static_assert(offsetof(struct petal_bcast_shared, readers) == 12, "layout");
 static_assert(offsetof(struct petal_bcast_shared, data_bytes) == 16, "layout");
 static_assert(offsetof(struct petal_bcast_shared, spill_bytes) == 24, "layout");
 static_assert(offsetof(struct petal_bcast_shared, spills) == 32, "layout");
+static_assert(offsetof(struct petal_bcast_shared, coherence) == 36, "layout");
 static_assert(offsetof(struct petal_bcast_shared, tail) == 128, "layout");
 static_assert(offsetof(struct petal_bcast_shared, limit) == 256, "layout");
 static_assert(offsetof(struct petal_bcast_shared, marks) == 384, "layout");
@@ -101,12 +105,38 @@ petal_bcast_at(const struct petal_bcast_map *map, uint64_t pos)
 						      (map->data_bytes - 1)));
 }
 
-static inline uint64_t petal_bcast_extent(uint32_t length)
+static inline uint64_t petal_bcast_extent(const struct petal_bcast_map *map,
+					  uint32_t length)
 {
-	return ((uint64_t)length + PETAL_RECORD_HEADER_BYTES +
-		PETAL_BCAST_ALIGN - 1) &
-	       ~(uint64_t)(PETAL_BCAST_ALIGN - 1);
+	return (length + map->frame_bytes + map->align_bytes - 1) &
+	       -map->align_bytes;
 }
+
+/*
+ * Non-coherent memory: what is done besides, in bcast_far.c. Every look costs
+ * hundreds of instructions there, so that the branch may be laid out for the
+ * other kind.
+ */
+
+static inline bool petal_bcast_is_far(const struct petal_bcast_map *map)
+{
+	return __builtin_expect(map->align_bytes == PETAL_BCAST_FAR_ALIGN, 0);
+}
+
+/* Hand over what was claimed; the free header behind it is stored. */
+__attribute__((cold)) void petal_bcast_far_publish(struct petal_bcast *ring);
+
+/* Before a look at the limit, or at closed. */
+__attribute__((cold)) void
+petal_bcast_far_refresh_limit(const struct petal_bcast_map *map);
+
+/* Before a look at tail. */
+__attribute__((cold)) void
+petal_bcast_far_refresh_tail(const struct petal_bcast_map *map);
+
+/* Before a look at a seat. */
+__attribute__((cold)) void
+petal_bcast_far_refresh_seat(const struct petal_bcast_map *map, uint32_t seat);
 
 /* The first header of a batch keeps saying "free" until publish. */
 static inline struct petal_bcast_header *
@@ -128,7 +158,7 @@ static inline int petal_bcast_claim(struct petal_bcast *ring, uint32_t length,
 				    uint32_t type, void **ret_payload)
 {
 	const struct petal_bcast_map *map = &ring->map;
-	uint64_t extent = petal_bcast_extent(length);
+	uint64_t extent = petal_bcast_extent(map, length);
 	uint64_t pos = ring->claimed;
 	uint64_t rest = map->data_bytes - (pos & (map->data_bytes - 1));
 	struct petal_bcast_header *header;
@@ -141,8 +171,8 @@ static inline int petal_bcast_claim(struct petal_bcast *ring, uint32_t length,
 	if (__builtin_expect(type >= PETAL_RECORD_TYPE_OURS, 0))
 		return -EINVAL;
 	/* The header behind it, which says "free", needs room as well. */
-	if (__builtin_expect(end + PETAL_BCAST_ALIGN > ring->limit, 0)) {
-		err = petal_bcast_room(ring, end + PETAL_BCAST_ALIGN);
+	if (__builtin_expect(end + map->align_bytes > ring->limit, 0)) {
+		err = petal_bcast_room(ring, end + map->align_bytes);
 		if (err)
 			return err;
 	}
@@ -150,7 +180,7 @@ static inline int petal_bcast_claim(struct petal_bcast *ring, uint32_t length,
 		petal_bcast_put(ring, pos,
 				petal_bcast_commit(PETAL_RECORD_ABANDONED,
 						   ring->ordinal),
-				(uint32_t)(rest - PETAL_RECORD_HEADER_BYTES),
+				(uint32_t)(rest - map->frame_bytes),
 				PETAL_RECORD_TYPE_PADDING);
 		if (start >= ring->mark_pos)
 			petal_bcast_mark(ring, start);
@@ -167,6 +197,21 @@ static inline int petal_bcast_claim(struct petal_bcast *ring, uint32_t length,
 	return 0;
 }
 
+static inline void petal_bcast_reveal(struct petal_bcast *ring)
+{
+	/* [FILL] Release: the whole batch, and the free header behind it. */
+	petal_store(&petal_bcast_at(&ring->map, ring->tail)->commit,
+		    ring->first, PETAL_RELEASE(FILL));
+}
+
+static inline void petal_bcast_advance(struct petal_bcast *ring)
+{
+	ring->tail = ring->claimed;
+	ring->published = ring->ordinal;
+	/* [TAIL] Release: whoever starts here finds a header. */
+	petal_store(&ring->map.shared->tail, ring->tail, PETAL_RELEASE(TAIL));
+}
+
 static inline void petal_bcast_publish(struct petal_bcast *ring)
 {
 	const struct petal_bcast_map *map = &ring->map;
@@ -176,13 +221,12 @@ static inline void petal_bcast_publish(struct petal_bcast *ring)
 	petal_store(&petal_bcast_at(map, ring->claimed)->commit,
 		    petal_bcast_commit(PETAL_RECORD_FREE, ring->ordinal),
 		    PETAL_RELAXED);
-	/* [FILL] Release: the whole batch, and the free header behind it. */
-	petal_store(&petal_bcast_at(map, ring->tail)->commit, ring->first,
-		    PETAL_RELEASE(FILL));
-	ring->tail = ring->claimed;
-	ring->published = ring->ordinal;
-	/* [TAIL] Release: whoever starts here finds a header. */
-	petal_store(&map->shared->tail, ring->tail, PETAL_RELEASE(TAIL));
+	if (petal_bcast_is_far(map)) {
+		petal_bcast_far_publish(ring);
+		return;
+	}
+	petal_bcast_reveal(ring);
+	petal_bcast_advance(ring);
 }
 
 static inline void petal_bcast_abort(struct petal_bcast *ring)
@@ -199,13 +243,25 @@ static inline bool petal_bcast_is_ours(const struct petal_bcast_reader *reader)
 			  PETAL_RELAXED) == reader->word;
 }
 
+/* As it is now, where a copy of the seat's line may be old. */
+static inline bool
+petal_bcast_is_still_ours(const struct petal_bcast_reader *reader)
+{
+	if (petal_bcast_is_far(&reader->map))
+		petal_bcast_far_refresh_seat(&reader->map, reader->seat);
+	return petal_bcast_is_ours(reader);
+}
+
 /* A position is behind when the publisher may be writing there. */
 static inline bool petal_bcast_is_lapped(const struct petal_bcast_map *map,
 					 uint64_t pos)
 {
-	/* [LIMIT] Acquire: with the limit come marks and spilled copies. */
-	uint64_t limit = petal_load(&map->shared->limit, PETAL_ACQUIRE(LIMIT));
+	uint64_t limit;
 
+	if (petal_bcast_is_far(map))
+		petal_bcast_far_refresh_limit(map);
+	/* [LIMIT] Acquire: with the limit come marks and spilled copies. */
+	limit = petal_load(&map->shared->limit, PETAL_ACQUIRE(LIMIT));
 	return (int64_t)(limit - map->data_bytes - pos) > 0;
 }
 
@@ -216,7 +272,7 @@ static inline bool petal_bcast_see(const struct petal_bcast_map *map,
 {
 	struct petal_bcast_header *header = petal_bcast_at(map, pos);
 	uint32_t length = petal_load(&header->length, PETAL_RELAXED);
-	uint64_t extent = petal_bcast_extent(length);
+	uint64_t extent = petal_bcast_extent(map, length);
 
 	if (extent > map->data_bytes - (pos & (map->data_bytes - 1)))
 		return false;
@@ -241,9 +297,9 @@ static inline int petal_bcast_peek(struct petal_bcast_reader *reader,
 	if (__builtin_expect(!petal_bcast_is_ours(reader), 0))
 		return -ESTALE;
 	/* [FILL] Acquire: with the commit word comes the record. */
-	if (petal_load(&petal_bcast_at(map, reader->pos)->commit,
+	if (reader->long_way ||
+	    petal_load(&petal_bcast_at(map, reader->pos)->commit,
 		       PETAL_ACQUIRE(FILL)) != expected ||
-	    reader->policy == PETAL_BCAST_SPILL ||
 	    !petal_bcast_see(map, reader->pos, reader->ordinal, &view))
 		return petal_bcast_elsewhere(reader, ret_view);
 	if (reader->policy != PETAL_BCAST_BLOCK) {
@@ -263,7 +319,7 @@ static inline bool petal_bcast_check(struct petal_bcast_reader *reader,
 	/* [LAP] If we read a new byte, we see what came before it. */
 	petal_fence(PETAL_ACQUIRE(LAP));
 	if (view->spilled)
-		return petal_bcast_is_ours(reader);
+		return petal_bcast_is_still_ours(reader);
 	return !petal_bcast_is_lapped(&reader->map, view->pos);
 }
 
@@ -289,8 +345,11 @@ static inline uint64_t petal_bcast_lost(const struct petal_bcast_reader *reader)
 static inline uint64_t
 petal_bcast_backlog(const struct petal_bcast_reader *reader)
 {
-	uint64_t tail = petal_load(&reader->map.shared->tail, PETAL_RELAXED);
+	uint64_t tail;
 
+	if (petal_bcast_is_far(&reader->map))
+		petal_bcast_far_refresh_tail(&reader->map);
+	tail = petal_load(&reader->map.shared->tail, PETAL_RELAXED);
 	/* A tail that seems behind is one that was not stored yet. */
 	return (int64_t)(tail - reader->pos) > 0 ? tail - reader->pos : 0;
 }

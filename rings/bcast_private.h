@@ -3,6 +3,7 @@
 #define PETAL_RINGS_BCAST_PRIVATE_H
 
 #include "rings/bcast.h"
+#include "shm/cache.h"
 
 /* What the publisher's and the readers' half both need, and nobody else. */
 
@@ -24,7 +25,8 @@ struct petal_bcast_copy {
 	struct petal_u64 ordinal;
 	struct petal_u32 length;
 	struct petal_u32 type;
-	struct petal_u64 skip;
+	struct petal_u32 skip;
+	struct petal_u32 crc; /* in a far ring */
 };
 
 static_assert(sizeof(struct petal_bcast_copy) == 32, "layout");
@@ -114,6 +116,45 @@ static inline uint64_t petal_bcast_copy_bytes(uint32_t length)
 		PETAL_BCAST_ALIGN - 1) &
 	       ~(uint64_t)(PETAL_BCAST_ALIGN - 1);
 }
+
+/* Let other hosts see what was stored here. */
+static inline void petal_bcast_show(const struct petal_bcast_map *map,
+				    const void *address, uint64_t bytes)
+{
+	if (!petal_bcast_is_far(map))
+		return;
+	petal_cache_writeback(address, bytes);
+	petal_cache_fence();
+}
+
+/* Before a look at what another host may have stored here. */
+static inline void petal_bcast_refresh(const struct petal_bcast_map *map,
+				       const void *address, uint64_t bytes)
+{
+	if (petal_bcast_is_far(map))
+		petal_cache_invalidate(address, bytes);
+}
+
+static inline void petal_bcast_count(const struct petal_bcast_map *map,
+				     struct petal_u64 *counter)
+{
+	petal_add(counter, 1, PETAL_RELAXED);
+	petal_bcast_show(map, counter, sizeof(*counter));
+}
+
+/**
+ * petal_bcast_far_is_whole() - whether the bytes of a record are what they were
+ * @commit: as it was loaded, from a line that was refreshed
+ * @view: of the record, or the padding
+ *
+ * Refreshes its other lines.
+ */
+bool petal_bcast_far_is_whole(const struct petal_bcast_map *map,
+			      uint64_t commit,
+			      const struct petal_bcast_view *view);
+
+/** petal_bcast_far_copy_crc() - the checksum of a copy in a spill area */
+uint32_t petal_bcast_far_copy_crc(const struct petal_bcast_view *copy);
 
 /** petal_bcast_map() - find and check a ring; as petal_bcast_attach() */
 int petal_bcast_map(void *memory, uint64_t bytes,

@@ -11,11 +11,6 @@
 #define SKIPS_MAX 4096
 #define TRIES_MAX 8
 
-static void count(struct petal_u64 *counter)
-{
-	petal_add(counter, 1, PETAL_RELAXED);
-}
-
 static bool is_options(const struct petal_bcast_map *map,
 		       const struct petal_bcast_options *options)
 {
@@ -197,6 +192,7 @@ int petal_bcast_sit(const struct petal_bcast_map *map, bool external,
 	if (!petal_cas(&seat->word, &joining, ticket.word, PETAL_RELEASE(SEAT)))
 		return -ESTALE;
 	meet_publisher(map, external, &ticket);
+	petal_bcast_show(map, seat, sizeof(*seat));
 	*ret_ticket = ticket;
 	return 0;
 }
@@ -209,9 +205,13 @@ static int find_oldest(const struct petal_bcast_map *map, uint64_t *ret_pos,
 		/* [LIMIT] Acquire: the mark of its chunk is stored. */
 		uint64_t limit =
 			petal_load(&map->shared->limit, PETAL_ACQUIRE(LIMIT));
-		uint64_t pos = mark_of_limit(map, limit);
-		uint64_t commit;
+		uint64_t pos, commit;
 
+		petal_bcast_refresh(map, map->shared->marks,
+				    sizeof(map->shared->marks));
+		pos = mark_of_limit(map, limit);
+		petal_bcast_refresh(map, petal_bcast_at(map, pos),
+				    PETAL_RECORD_HEADER_BYTES);
 		commit = petal_load(&petal_bcast_at(map, pos)->commit,
 				    PETAL_RELAXED);
 		/* [LAP] It was a header, or the limit has moved. */
@@ -235,6 +235,8 @@ static int begin(struct petal_bcast_reader *reader,
 	reader->word = ticket->word;
 	reader->seat = ticket->seat;
 	reader->policy = petal_bcast_word_policy(ticket->word);
+	reader->long_way = reader->policy == PETAL_BCAST_SPILL ||
+			   petal_bcast_is_far(map);
 	reader->pos = ticket->pos;
 	reader->stored_pos = ticket->pos;
 	reader->spill_pos = ticket->spill_pos;
@@ -244,6 +246,8 @@ static int begin(struct petal_bcast_reader *reader,
 			     4;
 	if (reader->step_bytes > map->data_bytes / 4)
 		reader->step_bytes = map->data_bytes / 4;
+	petal_bcast_refresh(map, petal_bcast_at(map, ticket->pos),
+			    PETAL_RECORD_HEADER_BYTES);
 	reader->ordinal = petal_bcast_ordinal(petal_load(
 		&petal_bcast_at(map, ticket->pos)->commit, PETAL_RELAXED));
 	/* [LAP] It was a header, or the limit has moved. */
@@ -265,6 +269,9 @@ int petal_bcast_join(void *memory, uint64_t bytes,
 	err = petal_bcast_map(memory, bytes, &reader.map);
 	if (err)
 		return err;
+	/* Seats are words that all hosts would have to swap. */
+	if (petal_bcast_is_far(&reader.map))
+		return -EOPNOTSUPP;
 	err = petal_bcast_sit(&reader.map, false, options, &ticket);
 	if (err)
 		return err;
@@ -292,7 +299,7 @@ int petal_bcast_enter(const void *memory, uint64_t bytes, void *cursor,
 	if (err)
 		return err;
 	if (ticket->seat >= reader.map.readers ||
-	    ticket->pos % PETAL_BCAST_ALIGN != 0 ||
+	    ticket->pos % reader.map.align_bytes != 0 ||
 	    ticket->spill_pos % PETAL_BCAST_ALIGN != 0 ||
 	    petal_bcast_word_policy(ticket->word) > PETAL_BCAST_SPILL ||
 	    (petal_bcast_word_policy(ticket->word) == PETAL_BCAST_SPILL &&
@@ -300,6 +307,7 @@ int petal_bcast_enter(const void *memory, uint64_t bytes, void *cursor,
 		return -EINVAL;
 	reader.cursor = cursor;
 	err = set_cursor(cursor, ticket);
+	petal_bcast_show(&reader.map, cursor, PETAL_BCAST_CURSOR_BYTES);
 	if (!err)
 		err = begin(&reader, ticket);
 	if (err)
@@ -312,6 +320,8 @@ void petal_bcast_leave(struct petal_bcast_reader *reader)
 {
 	/* [DRAIN] Release: our last read is before it. */
 	petal_store(&reader->cursor->left, reader->word, PETAL_RELEASE(DRAIN));
+	petal_bcast_show(&reader->map, &reader->cursor->left,
+			 sizeof(reader->cursor->left));
 	if (reader->writable)
 		petal_bcast_free(&reader->map, reader->seat, reader->word);
 	reader->held = 0;
@@ -334,7 +344,7 @@ int petal_bcast_repair(void *memory, uint64_t bytes, uint32_t owner)
 		    petal_bcast_word_owner(word) != owner ||
 		    !petal_bcast_free(&map, i, word))
 			continue;
-		count(&map.shared->removed);
+		petal_bcast_count(&map, &map.shared->removed);
 		freed++;
 	}
 	return freed;
@@ -358,13 +368,14 @@ static uint64_t ring_needed_from(const struct petal_bcast_reader *reader)
 			   reader->pos);
 }
 
-static void move(struct petal_u64 *place, uint64_t word, uint64_t to,
+/* Return: whether there was anything to say. */
+static bool move(struct petal_u64 *place, uint64_t word, uint64_t to,
 		 uint64_t *stored)
 {
 	uint64_t was = petal_bcast_place(word, *stored);
 
 	if (to == *stored)
-		return;
+		return false;
 	/*
 	 * [DRAIN] Release: we are done with all that is before it. If the swap
 	 * fails, the seat is another's, and the next peek says so.
@@ -372,15 +383,21 @@ static void move(struct petal_u64 *place, uint64_t word, uint64_t to,
 	petal_cas(place, &was, petal_bcast_place(word, to),
 		  PETAL_RELEASE(DRAIN));
 	*stored = to;
+	return true;
 }
 
 void petal_bcast_store(struct petal_bcast_reader *reader)
 {
-	move(&reader->cursor->place, reader->word, ring_needed_from(reader),
-	     &reader->stored_pos);
-	move(&reader->cursor->spill, reader->word,
-	     needed_from(reader, reader->held_spilled, reader->spill_pos),
-	     &reader->stored_spill);
+	struct petal_bcast_cursor *cursor = reader->cursor;
+	bool moved = move(&cursor->place, reader->word,
+			  ring_needed_from(reader), &reader->stored_pos);
+	bool spill_moved = move(&cursor->spill, reader->word,
+				needed_from(reader, reader->held_spilled,
+					    reader->spill_pos),
+				&reader->stored_spill);
+
+	if (moved || spill_moved)
+		petal_bcast_show(&reader->map, cursor, sizeof(*cursor));
 }
 
 /*
@@ -390,25 +407,35 @@ void petal_bcast_store(struct petal_bcast_reader *reader)
 static int find(const struct petal_bcast_map *map, uint64_t *pos,
 		uint64_t ordinal, struct petal_bcast_view *view)
 {
-	for (int i = 0; i < 2; i++) {
-		/* [FILL] Acquire: with the commit word comes the record. */
-		uint64_t commit = petal_load(&petal_bcast_at(map, *pos)->commit,
-					     PETAL_ACQUIRE(FILL));
-		uint64_t offset = *pos & (map->data_bytes - 1);
-		bool fits = petal_bcast_see(map, *pos, ordinal, view);
+	const uint64_t record =
+		petal_bcast_commit(PETAL_RECORD_PUBLISHED, ordinal);
+	const uint64_t padding =
+		petal_bcast_commit(PETAL_RECORD_ABANDONED, ordinal);
 
+	for (int i = 0; i < 2; i++) {
+		struct petal_bcast_header *header = petal_bcast_at(map, *pos);
+		uint64_t offset = *pos & (map->data_bytes - 1);
+		uint64_t commit;
+		bool whole;
+
+		petal_bcast_refresh(map, header, sizeof(*header));
+		/* [FILL] Acquire: with the commit word comes the record. */
+		commit = petal_load(&header->commit, PETAL_ACQUIRE(FILL));
+		whole = (commit == record || commit == padding) &&
+			petal_bcast_see(map, *pos, ordinal, view);
+		if (whole && petal_bcast_is_far(map))
+			whole = petal_bcast_far_is_whole(map, commit, view);
 		/* [LAP] It was a header, or the limit has moved. */
 		petal_fence(PETAL_ACQUIRE(LAP));
 		if (petal_bcast_is_lapped(map, *pos))
 			return PETAL_RING_LAPPED;
-		if (commit ==
-		    petal_bcast_commit(PETAL_RECORD_PUBLISHED, ordinal))
-			return fits ? 0 : -PETAL_ECORRUPT;
 		if (commit == petal_bcast_commit(PETAL_RECORD_FREE, ordinal))
 			return PETAL_RING_EMPTY;
-		if (commit != petal_bcast_commit(PETAL_RECORD_ABANDONED,
-						 ordinal) ||
-		    offset == 0)
+		if (!whole)
+			return -PETAL_ECORRUPT;
+		if (commit == record)
+			return 0;
+		if (offset == 0)
 			return -PETAL_ECORRUPT;
 		*pos += map->data_bytes - offset;
 	}
@@ -429,6 +456,17 @@ static int lose(struct petal_bcast_reader *reader, uint64_t pos,
 	return lost > 0 ? PETAL_RING_LAPPED : -EAGAIN;
 }
 
+static bool copy_is_whole(const struct petal_bcast_map *map,
+			  struct petal_bcast_copy *copy,
+			  const struct petal_bcast_view *view)
+{
+	if (!petal_bcast_is_far(map))
+		return true;
+	petal_cache_invalidate(view->payload, view->length);
+	return petal_load(&copy->crc, PETAL_RELAXED) ==
+	       petal_bcast_far_copy_crc(view);
+}
+
 /*
  * Pass copies of what was read already. 0 with the first other one; 1 when
  * there is none; -EAGAIN when that took long enough.
@@ -440,7 +478,6 @@ static int spill_skip(struct petal_bcast_reader *reader, int skips_max,
 	/* [SPILL] Acquire: the copies before it are whole. */
 	uint64_t tail = petal_load(&map->seats[reader->seat].spill_tail,
 				   PETAL_ACQUIRE(SPILL));
-
 	for (int i = 0; i < skips_max; i++) {
 		uint64_t rest = map->spill_bytes -
 				(reader->spill_pos & (map->spill_bytes - 1));
@@ -450,6 +487,8 @@ static int spill_skip(struct petal_bcast_reader *reader, int skips_max,
 			return 1;
 		copy = petal_bcast_copy_at(map, reader->seat,
 					   reader->spill_pos);
+		if (rest >= sizeof(*copy))
+			petal_bcast_refresh(map, copy, sizeof(*copy));
 		if (rest < sizeof(*copy) ||
 		    petal_load(&copy->skip, PETAL_RELAXED) != 0) {
 			reader->spill_pos += rest;
@@ -460,7 +499,7 @@ static int spill_skip(struct petal_bcast_reader *reader, int skips_max,
 		view->ordinal = petal_load(&copy->ordinal, PETAL_RELAXED);
 		view->length = petal_load(&copy->length, PETAL_RELAXED);
 		view->type = petal_load(&copy->type, PETAL_RELAXED);
-		view->end = view->pos + petal_bcast_extent(view->length);
+		view->end = view->pos + petal_bcast_extent(map, view->length);
 		view->spill_end = reader->spill_pos +
 				  petal_bcast_copy_bytes(view->length);
 		view->spilled = true;
@@ -468,7 +507,8 @@ static int spill_skip(struct petal_bcast_reader *reader, int skips_max,
 		    view->pos % PETAL_BCAST_ALIGN != 0)
 			return -PETAL_ECORRUPT;
 		if (petal_bcast_since(view->ordinal, reader->ordinal) >= 0)
-			return 0;
+			return copy_is_whole(map, copy, view) ? 0
+							      : -PETAL_ECORRUPT;
 		reader->spill_pos = view->spill_end;
 	}
 	return -EAGAIN;
@@ -522,8 +562,8 @@ static int give(struct petal_bcast_reader *reader,
 	return 0;
 }
 
-int petal_bcast_elsewhere(struct petal_bcast_reader *reader,
-			  struct petal_bcast_view *ret_view)
+static int look_out(struct petal_bcast_reader *reader,
+		    struct petal_bcast_view *ret_view)
 {
 	struct petal_bcast_view view;
 	int outcome = -EAGAIN;
@@ -534,15 +574,35 @@ int petal_bcast_elsewhere(struct petal_bcast_reader *reader,
 			       &view);
 		if (outcome == 0)
 			return give(reader, &view, ret_view);
+		if (!petal_bcast_is_still_ours(reader))
+			return -ESTALE;
 		if (outcome == PETAL_RING_EMPTY)
 			return nothing(reader);
-		if (!petal_bcast_is_ours(reader))
-			return -ESTALE;
 		if (outcome == PETAL_RING_LAPPED) {
 			outcome = overtaken(reader, ret_view);
 			petal_bcast_store(reader);
 		}
 	}
+	return outcome;
+}
+
+/* Between hosts, what is not right may be on its way: so, for a while. */
+static int doubt(struct petal_bcast_reader *reader)
+{
+	if (reader->doubts < PETAL_BCAST_DOUBTS_MAX)
+		reader->doubts++;
+	return reader->doubts < PETAL_BCAST_DOUBTS_MAX ? PETAL_RING_EMPTY
+						       : -PETAL_ECORRUPT;
+}
+
+int petal_bcast_elsewhere(struct petal_bcast_reader *reader,
+			  struct petal_bcast_view *ret_view)
+{
+	int outcome = look_out(reader, ret_view);
+
+	if (outcome == -PETAL_ECORRUPT && petal_bcast_is_far(&reader->map))
+		return doubt(reader);
+	reader->doubts = 0;
 	return outcome;
 }
 
@@ -607,12 +667,14 @@ int petal_bcast_resolve(struct petal_bcast_reader *reader,
 			struct petal_bcast_view *ret_view)
 {
 	const struct petal_bcast_map *map = &reader->map;
-	uint64_t tail = petal_load(&map->shared->tail, PETAL_RELAXED);
 	struct petal_bcast_view view;
 	uint64_t pos = ref->pos;
+	uint64_t tail;
 	int outcome;
 
-	if (pos % PETAL_BCAST_ALIGN != 0 || (int64_t)(tail - pos) < 0)
+	petal_bcast_refresh(map, &map->shared->tail, sizeof(map->shared->tail));
+	tail = petal_load(&map->shared->tail, PETAL_RELAXED);
+	if (pos % map->align_bytes != 0 || (int64_t)(tail - pos) < 0)
 		return -EINVAL;
 	outcome = find(map, &pos, ref->ordinal, &view);
 	if (outcome == PETAL_RING_LAPPED)

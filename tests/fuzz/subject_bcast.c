@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The publisher of a broadcast ring, and a reader of each policy. */
+/*
+ * The publisher of a broadcast ring, and a reader of each policy; half of the
+ * variants are of a ring between hosts.
+ */
 #include "tests/fuzz/fuzz.h"
 
 #include "rings/bcast.h"
 
 #define READERS 5u
 #define SEATS 4u
-#define APART (READERS - 1) /* whose cursor is in memory of its own */
+#define NEAR_VARIANTS 6u
 #define VIEWS 4
 
 static struct fuzz_region memory;
 static struct fuzz_region apart;
 static struct petal_bcast publisher;
+static uint32_t apart_from; /* who has a cursor in memory of its own */
 
 static struct reader {
 	struct petal_bcast_reader reader;
@@ -24,7 +28,7 @@ static struct reader {
 
 static struct petal_bcast_geometry shape_of(uint32_t variant)
 {
-	static const uint64_t starts[] = { 0, UINT64_C(0xfffffff0),
+	static const uint64_t starts[] = { 0, UINT64_C(0xffffffc0),
 					   (UINT64_C(1) << 63) - 64 };
 
 	return (struct petal_bcast_geometry){
@@ -33,6 +37,9 @@ static struct petal_bcast_geometry shape_of(uint32_t variant)
 		.readers = SEATS,
 		.spills = 2,
 		.start_pos = starts[variant / 2 % 3],
+		.coherence = variant < NEAR_VARIANTS
+				     ? PETAL_SEGMENT_COHERENT
+				     : PETAL_SEGMENT_NONCOHERENT,
 	};
 }
 
@@ -41,7 +48,7 @@ static void sizes(uint32_t variant, uint64_t bytes[FUZZ_REGIONS])
 	struct petal_bcast_geometry shape = shape_of(variant);
 
 	bytes[0] = petal_bcast_bytes(&shape);
-	bytes[1] = PETAL_BCAST_CURSOR_BYTES;
+	bytes[1] = READERS * PETAL_BCAST_CURSOR_BYTES;
 }
 
 static struct petal_bcast_options any_options(uint32_t i)
@@ -56,13 +63,20 @@ static struct petal_bcast_options any_options(uint32_t i)
 	};
 }
 
-static void enter(struct reader *r, const struct petal_bcast_options *options)
+static void *cursor_of(uint32_t i)
 {
-	if (!fuzz_refused(petal_bcast_admit(&publisher, apart.base, options,
+	return apart.base + i * PETAL_BCAST_CURSOR_BYTES;
+}
+
+static void enter(uint32_t i, const struct petal_bcast_options *options)
+{
+	struct reader *r = &readers[i];
+
+	if (!fuzz_refused(petal_bcast_admit(&publisher, cursor_of(i), options,
 					    &r->ticket)))
-		r->joined = !fuzz_refused(
-			petal_bcast_enter(memory.base, memory.bytes, apart.base,
-					  &r->ticket, &r->reader));
+		r->joined = !fuzz_refused(petal_bcast_enter(
+			memory.base, memory.bytes, cursor_of(i), &r->ticket,
+			&r->reader));
 }
 
 static void join(uint32_t i)
@@ -75,8 +89,8 @@ static void join(uint32_t i)
 	r->joined = false;
 	r->view_count = 0;
 	r->hold = PETAL_BCAST_HOLDS_MAX;
-	if (i == APART)
-		enter(r, &options);
+	if (i >= apart_from)
+		enter(i, &options);
 	else
 		r->joined = !fuzz_refused(petal_bcast_join(
 			memory.base, memory.bytes, &options, &r->reader));
@@ -89,9 +103,10 @@ static void attach(void)
 	if (fuzz_refused(petal_bcast_attach(memory.base, memory.bytes, &ring)))
 		return;
 	publisher = ring;
-	if (readers[APART].joined)
-		fuzz_refused(petal_bcast_adopt(&publisher, apart.base,
-					       &readers[APART].ticket));
+	for (uint32_t i = apart_from; i < READERS; i++)
+		if (readers[i].joined)
+			fuzz_refused(petal_bcast_adopt(&publisher, cursor_of(i),
+						       &readers[i].ticket));
 }
 
 static void make(const struct fuzz_region *regions, uint32_t variant)
@@ -100,6 +115,7 @@ static void make(const struct fuzz_region *regions, uint32_t variant)
 
 	memory = regions[0];
 	apart = regions[1];
+	apart_from = variant < NEAR_VARIANTS ? READERS - 1 : 0;
 	for (uint32_t i = 0; i < READERS; i++)
 		readers[i].joined = false;
 	fuzz_require(petal_bcast_format(memory.base, &shape) == 0);
@@ -260,7 +276,7 @@ static void step(void)
 
 const struct fuzz_subject fuzz_bcast = {
 	.name = "bcast",
-	.variants = 6,
+	.variants = 2 * NEAR_VARIANTS,
 	.cost = 1,
 	.accesses_max = 60000,
 	.sizes = sizes,

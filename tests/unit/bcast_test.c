@@ -19,6 +19,7 @@
 
 #include "rings/bcast.h"
 #include "rings/bcast_private.h"
+#include "shm/cache.h"
 
 enum { DATA = 4096, CHUNK = DATA / 8, TYPE = 7 };
 
@@ -1111,6 +1112,7 @@ static void reader__survives_any_bytes_in_the_ring(void **state)
 		push(&f, 64);
 		reader = fresh;
 		reader.policy = i % 4;
+		reader.long_way = reader.policy == PETAL_BCAST_SPILL;
 		reader.seat = i % 2;
 		for (unsigned k = 0; k < 20; k++)
 			words[32 +
@@ -1285,6 +1287,125 @@ static void processes__fast_and_slow_of_every_policy(void **state)
 	assert_int_equal(reports[0].lost.bits, 0);
 	assert_int_equal(reports[3].lost.bits, 0);
 	munmap(reports, sizeof(*reports) * 5);
+	fixture_fini(&f);
+}
+
+/* As on another host: it may not even write to the ring. */
+static pid_t fork_far_reader(struct fixture *f,
+			     const struct petal_bcast_options *options,
+			     void *cursor, struct report *report,
+			     unsigned slowness,
+			     struct petal_bcast_ticket *ret_ticket)
+{
+	uint64_t first = f->next;
+	pid_t child;
+
+	assert_ok(petal_bcast_admit(&f->ring, cursor, options, ret_ticket));
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		struct petal_bcast_reader reader;
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (mprotect(f->memory, f->bytes, PROT_READ) ||
+		    petal_bcast_enter(f->memory, f->bytes, cursor, ret_ticket,
+				      &reader))
+			_exit(1);
+		read_all(f, &reader, first, report, slowness);
+		_exit(0);
+	}
+	return child;
+}
+
+/* With the processor's own instructions; what they must do is shown in
+ * noncoherent_bcast_test. */
+static void processes__a_far_ring_survives_deaths_on_both_sides(void **state)
+{
+	const struct petal_bcast_options options[] = {
+		{ .policy = PETAL_BCAST_BLOCK, .owner = 1 },
+		{ .policy = PETAL_BCAST_DROP_OLDEST, .owner = 2 },
+		{ .policy = PETAL_BCAST_SPILL, .owner = 3 },
+		{ .policy = PETAL_BCAST_BLOCK, .owner = 4 },
+	};
+	const unsigned slowness[] = { 0, 3, 2, 0 };
+	struct report *reports = shared_memory(sizeof(*reports) * 4);
+	uint8_t *cursors = shared_memory(4 * PETAL_BCAST_CURSOR_BYTES);
+	uint64_t count = petal_test_rounds(10000);
+	struct petal_bcast_ticket tickets[4];
+	struct petal_bcast_counts counts;
+	pid_t children[4];
+	struct fixture f;
+	int status;
+
+	(void)state;
+	if (petal_cache_check() != 0)
+		skip();
+	memset(&f, 0, sizeof(f));
+	f.geometry = (struct petal_bcast_geometry){
+		.data_bytes = 4 * DATA,
+		.spill_bytes = DATA,
+		.readers = 4,
+		.spills = 1,
+		.start_pos = (UINT64_C(1) << 32) - 64,
+		.coherence = PETAL_SEGMENT_NONCOHERENT,
+	};
+	f.bytes = petal_bcast_bytes(&f.geometry);
+	f.memory = shared_memory(f.bytes);
+	assert_ok(petal_bcast_format(f.memory, &f.geometry));
+	assert_ok(petal_bcast_attach(f.memory, f.bytes, &f.ring));
+	for (int i = 0; i < 4; i++)
+		children[i] = fork_far_reader(
+			&f, &options[i], cursors + i * PETAL_BCAST_CURSOR_BYTES,
+			&reports[i], slowness[i], &tickets[i]);
+	push_waiting(&f, count, 150);
+
+	/* One that holds up the publisher dies, in the middle of something. */
+	assert_int_equal(kill(children[3], SIGKILL), 0);
+	assert_int_equal(waitpid(children[3], &status, 0), children[3]);
+	assert_int_equal(petal_bcast_repair(f.memory, f.bytes, 4), 1);
+	push_waiting(&f, count, 150);
+
+	/* And so does a publisher, again and again. */
+	for (int round = 0; round < 20; round++) {
+		uint64_t seen = petal_load(&reports[0].read, PETAL_RELAXED);
+		pid_t publisher = fork();
+
+		assert_true(publisher >= 0);
+		if (publisher == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (petal_bcast_attach(f.memory, f.bytes, &f.ring))
+				_exit(1);
+			f.next = f.ring.ordinal;
+			for (int i = 0; i < 3; i++)
+				petal_bcast_adopt(
+					&f.ring,
+					cursors + i * PETAL_BCAST_CURSOR_BYTES,
+					&tickets[i]);
+			for (;;)
+				push(&f, length_of(f.next, 150));
+		}
+		while (petal_load(&reports[0].read, PETAL_RELAXED) <
+			       seen + 50 &&
+		       waitpid(publisher, &status, WNOHANG) == 0)
+			sched_yield();
+		assert_int_equal(kill(publisher, SIGKILL), 0);
+		assert_int_equal(waitpid(publisher, &status, 0), publisher);
+		assert_true(WIFSIGNALED(status));
+	}
+	assert_ok(petal_bcast_attach(f.memory, f.bytes, &f.ring));
+	petal_bcast_close(&f.ring);
+	for (int i = 0; i < 3; i++) {
+		end(children[i]);
+		assert_int_equal(reports[i].errors.bits, 0);
+		assert_int_equal(reports[i].read.bits + reports[i].lost.bits,
+				 f.ring.ordinal);
+	}
+	assert_int_equal(reports[0].lost.bits + reports[2].lost.bits, 0);
+	assert_ok(petal_bcast_counts(f.memory, f.bytes, &counts));
+	assert_int_equal(counts.removed, 1);
+	assert_true(counts.spilled > 0);
+	munmap(reports, sizeof(*reports) * 4);
+	munmap(cursors, 4 * PETAL_BCAST_CURSOR_BYTES);
 	fixture_fini(&f);
 }
 
@@ -1536,6 +1657,8 @@ int main(void)
 		cmocka_unit_test(reader__survives_any_bytes_in_the_ring),
 		cmocka_unit_test(close__readers_drain_and_then_know),
 		cmocka_unit_test(processes__fast_and_slow_of_every_policy),
+		cmocka_unit_test(
+			processes__a_far_ring_survives_deaths_on_both_sides),
 		cmocka_unit_test(
 			processes__a_stopped_reader_stops_only_who_waits_for_it),
 		cmocka_unit_test(

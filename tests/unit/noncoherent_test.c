@@ -6,7 +6,8 @@
  * it is played again for each place in the sources that flushes, invalidates or
  * fences, without that one: each time the play must fail. Also: messages whose
  * bytes do not match, for a bounded number of looks; caches that write back and
- * fetch lines when nobody asked; and that the other kinds of ring refuse.
+ * fetch lines when nobody asked; and that the other kinds of ring refuse, but for
+ * broadcast (noncoherent_bcast_test).
  *
  * With the processor's own instructions, the same ring is in spsc_test.
  *
@@ -16,7 +17,6 @@
 
 #include "tests/check.h"
 
-#include "rings/bcast.h"
 #include "rings/mpmc.h"
 #include "rings/mpsc.h"
 #include "rings/outcome.h"
@@ -514,8 +514,6 @@ static void other_rings__are_refused(void **state)
 					    .slot_bytes = 48,
 					    .owners = 2 };
 	struct petal_pipe_geometry pipe = { .data_bytes = 4096 };
-	struct petal_bcast_geometry bcast = { .data_bytes = 4096,
-					      .readers = 2 };
 	void *memory = aligned_alloc(64, 65536);
 
 	(void)state;
@@ -524,16 +522,13 @@ static void other_rings__are_refused(void **state)
 	assert_ok(petal_mpsc_format(memory, &mpsc));
 	assert_ok(petal_mpmc_format(memory, &mpmc));
 	assert_ok(petal_pipe_format(memory, &pipe));
-	assert_ok(petal_bcast_format(memory, &bcast));
 	mpsc.coherence = PETAL_SEGMENT_NONCOHERENT;
 	mpmc.coherence = PETAL_SEGMENT_NONCOHERENT;
 	pipe.coherence = PETAL_SEGMENT_NONCOHERENT;
-	bcast.coherence = PETAL_SEGMENT_NONCOHERENT;
 	memset(memory, 7, 65536);
 	assert_outcome(petal_mpsc_format(memory, &mpsc), -EOPNOTSUPP);
 	assert_outcome(petal_mpmc_format(memory, &mpmc), -EOPNOTSUPP);
 	assert_outcome(petal_pipe_format(memory, &pipe), -EOPNOTSUPP);
-	assert_outcome(petal_bcast_format(memory, &bcast), -EOPNOTSUPP);
 	for (unsigned i = 0; i < 65536; i++)
 		assert_int_equal(((uint8_t *)memory)[i], 7);
 	free(memory);
