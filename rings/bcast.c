@@ -18,12 +18,9 @@ static bool is_power_of_two(uint64_t x)
 #define START_POS_MAX (UINT64_MAX - (UINT64_C(1) << 62))
 #define POS_MAX (UINT64_MAX - (UINT64_C(1) << 61))
 
-static uint64_t align_of(const struct petal_bcast_geometry *shape)
+static bool is_far(const struct petal_bcast_geometry *shape)
 {
-	/* Whole lines, so that one write-back is of one record. */
-	return shape->coherence == PETAL_SEGMENT_NONCOHERENT
-		       ? PETAL_BCAST_FAR_ALIGN
-		       : PETAL_BCAST_ALIGN;
+	return shape->coherence == PETAL_SEGMENT_NONCOHERENT;
 }
 
 static bool is_shape(const struct petal_bcast_geometry *shape)
@@ -41,9 +38,8 @@ static bool is_shape(const struct petal_bcast_geometry *shape)
 					 PETAL_BCAST_DATA_BYTES_MIN &&
 				 shape->spill_bytes <= shape->data_bytes
 		       : shape->spill_bytes == 0) &&
-	       (shape->coherence == PETAL_SEGMENT_COHERENT ||
-		shape->coherence == PETAL_SEGMENT_NONCOHERENT) &&
-	       shape->start_pos % align_of(shape) == 0 &&
+	       (shape->coherence == PETAL_SEGMENT_COHERENT || is_far(shape)) &&
+	       shape->start_pos % petal_bcast_align(is_far(shape)) == 0 &&
 	       shape->start_pos <= START_POS_MAX;
 }
 
@@ -68,8 +64,6 @@ static struct petal_bcast_map map_of(void *memory,
 	uint8_t *bytes = memory;
 	uint8_t *data = bytes + table_bytes(shape->readers);
 	uint8_t *seats = bytes + sizeof(struct petal_bcast_shared);
-	uint64_t align = align_of(shape);
-	bool far = align == PETAL_BCAST_FAR_ALIGN;
 
 	return (struct petal_bcast_map){
 		.shared = memory,
@@ -81,11 +75,9 @@ static struct petal_bcast_map map_of(void *memory,
 		.spill = data + shape->data_bytes,
 		.data_bytes = shape->data_bytes,
 		.spill_bytes = shape->spill_bytes,
-		.align_bytes = align,
-		.frame_bytes = PETAL_RECORD_HEADER_BYTES +
-			       (far ? PETAL_BCAST_FAR_CRC_BYTES : 0),
 		.readers = shape->readers,
 		.spills = shape->spills,
+		.far = is_far(shape),
 	};
 }
 
@@ -106,8 +98,7 @@ int petal_bcast_format(void *memory,
 
 	if (!is_shape(geometry) || (uintptr_t)memory % PETAL_RECORD_ALIGN != 0)
 		return -EINVAL;
-	if (geometry->coherence == PETAL_SEGMENT_NONCOHERENT &&
-	    petal_cache_check() != 0)
+	if (is_far(geometry) && petal_cache_check() != 0)
 		return -EOPNOTSUPP;
 
 	map = map_of(memory, geometry);
@@ -231,7 +222,7 @@ static int find_end(struct petal_bcast *ring)
 	while (commit != petal_bcast_commit(PETAL_RECORD_FREE, ordinal)) {
 		struct petal_bcast_view view;
 
-		if (!petal_bcast_see(map, pos, ordinal, &view) ||
+		if (!petal_bcast_see(map, map->far, pos, ordinal, &view) ||
 		    view.end - ring->tail >= map->data_bytes)
 			return -PETAL_ECORRUPT;
 		if (commit ==
@@ -266,8 +257,8 @@ int petal_bcast_attach(void *memory, uint64_t bytes,
 	/* [TAIL] Acquire: there is a header at tail. */
 	ring.tail = petal_load(&ring.map.shared->tail, PETAL_ACQUIRE(TAIL));
 	limit = petal_load(&ring.map.shared->limit, PETAL_RELAXED);
-	if (ring.tail % ring.map.align_bytes != 0 || ring.tail > POS_MAX ||
-	    limit % ring.chunk_bytes != 0 ||
+	if (ring.tail % petal_bcast_align(ring.map.far) != 0 ||
+	    ring.tail > POS_MAX || limit % ring.chunk_bytes != 0 ||
 	    limit - ring.tail > ring.map.data_bytes)
 		return -PETAL_ECORRUPT;
 	err = find_end(&ring);
@@ -285,8 +276,9 @@ int petal_bcast_attach(void *memory, uint64_t bytes,
 	petal_store(&ring.map.shared->intent, limit, PETAL_RELAXED);
 	ring.closed = petal_load(&ring.map.shared->closed, PETAL_RELAXED) != 0;
 	ring.limit = ring.closed ? 0 : limit;
-	ring.length_max =
-		(uint32_t)(ring.map.data_bytes / 4 - ring.map.frame_bytes);
+	ring.reach = ring.map.far ? 0 : ring.limit;
+	ring.length_max = (uint32_t)(ring.map.data_bytes / 4 -
+				     petal_bcast_frame(ring.map.far));
 	if (ring.map.data_bytes / 4 > UINT32_MAX)
 		ring.length_max = UINT32_MAX;
 	*ret_ring = ring;
@@ -298,6 +290,7 @@ void petal_bcast_close(struct petal_bcast *ring)
 	petal_bcast_abort(ring);
 	ring->closed = true;
 	ring->limit = 0;
+	ring->reach = 0;
 	/* [CLOSE] Release: all that was published is before it. */
 	petal_store(&ring->map.shared->closed, ring->tail + 1,
 		    PETAL_RELEASE(CLOSE));
@@ -458,8 +451,8 @@ static uint64_t spill(struct petal_bcast *ring, uint32_t seat, uint64_t from,
 					     PETAL_RELAXED);
 		struct petal_bcast_view view;
 
-		if (!petal_bcast_see(map, pos, petal_bcast_ordinal(commit),
-				     &view))
+		if (!petal_bcast_see(map, map->far, pos,
+				     petal_bcast_ordinal(commit), &view))
 			break;
 		if (petal_record_state(commit) == PETAL_RECORD_PUBLISHED &&
 		    !spill_one(ring, seat, &view))
@@ -618,6 +611,7 @@ int petal_bcast_room(struct petal_bcast *ring, uint64_t need)
 		/* [LAP] Nothing is overwritten before the limit says so. */
 		petal_fence(PETAL_RELEASE(LAP));
 		ring->limit = next;
+		ring->reach = ring->map.far ? 0 : next;
 	}
 	return 0;
 }

@@ -202,10 +202,9 @@ struct petal_bcast_map {
 	uint8_t *spill;
 	uint64_t data_bytes;
 	uint64_t spill_bytes;
-	uint64_t align_bytes; /* of records: 16, of a far ring 64 */
-	uint64_t frame_bytes; /* header, and checksum of a far record */
 	uint32_t readers;
 	uint32_t spills;
+	bool far;
 };
 
 /* What the publisher knows of a seat; the cursor may be the reader's own. */
@@ -224,7 +223,8 @@ struct petal_bcast {
 	uint64_t claimed;   /* claimed so far */
 	uint64_t ordinal;   /* of the next record to claim */
 	uint64_t published; /* the ordinal that belongs to tail */
-	uint64_t limit;     /* may be written up to here */
+	uint64_t limit;     /* may be written up to here; 0 when closed */
+	uint64_t reach;     /* the same, but 0 of a far ring */
 	uint64_t mark_pos;  /* the chunk that has no mark yet */
 	uint64_t first;     /* the commit word of the record at tail */
 	uint64_t horizon;   /* the limit that known readers allow */

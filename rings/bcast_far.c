@@ -58,7 +58,7 @@ static void show_record(const struct petal_bcast *ring, uint64_t commit,
 {
 	const struct petal_bcast_map *map = &ring->map;
 	uint8_t *header = (uint8_t *)petal_bcast_at(map, view->pos);
-	uint64_t bytes = petal_bcast_extent(map, covered(commit, view));
+	uint64_t bytes = petal_bcast_extent(true, covered(commit, view));
 	struct petal_u32 *crc = crc_at(header, bytes);
 
 	petal_store(crc, crc_of(commit, view), PETAL_RELAXED);
@@ -84,8 +84,8 @@ static void show_batch(const struct petal_bcast *ring)
 					     PETAL_RELAXED);
 		struct petal_bcast_view view;
 
-		if (!petal_bcast_see(map, pos, petal_bcast_ordinal(commit),
-				     &view) ||
+		if (!petal_bcast_see(map, true, pos,
+				     petal_bcast_ordinal(commit), &view) ||
 		    view.end > ring->claimed)
 			break;
 		show_record(ring, commit, &view);
@@ -94,6 +94,12 @@ static void show_batch(const struct petal_bcast *ring)
 	petal_cache_writeback(petal_bcast_at(map, ring->claimed),
 			      PETAL_RECORD_HEADER_BYTES);
 	petal_cache_fence();
+}
+
+int petal_bcast_far_claim(struct petal_bcast *ring, uint32_t length,
+			  uint32_t type, void **ret_payload)
+{
+	return petal_bcast_claim_as(ring, true, length, type, ret_payload);
 }
 
 void petal_bcast_far_publish(struct petal_bcast *ring)
@@ -115,7 +121,7 @@ bool petal_bcast_far_is_whole(const struct petal_bcast_map *map,
 			      const struct petal_bcast_view *view)
 {
 	uint8_t *header = (uint8_t *)petal_bcast_at(map, view->pos);
-	uint64_t bytes = petal_bcast_extent(map, covered(commit, view));
+	uint64_t bytes = petal_bcast_extent(true, covered(commit, view));
 
 	petal_cache_invalidate(header + PETAL_BCAST_FAR_ALIGN,
 			       bytes - PETAL_BCAST_FAR_ALIGN);
@@ -132,18 +138,7 @@ uint32_t petal_bcast_far_copy_crc(const struct petal_bcast_view *copy)
 	return petal_crc32c(crc, copy->payload, copy->length);
 }
 
-void petal_bcast_far_refresh_limit(const struct petal_bcast_map *map)
-{
-	petal_cache_invalidate(&map->shared->limit, sizeof(map->shared->limit));
-}
-
 void petal_bcast_far_refresh_tail(const struct petal_bcast_map *map)
 {
 	petal_cache_invalidate(&map->shared->tail, sizeof(map->shared->tail));
-}
-
-void petal_bcast_far_refresh_seat(const struct petal_bcast_map *map,
-				  uint32_t seat)
-{
-	petal_cache_invalidate(&map->seats[seat], sizeof(map->seats[seat]));
 }

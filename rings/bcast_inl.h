@@ -105,38 +105,49 @@ petal_bcast_at(const struct petal_bcast_map *map, uint64_t pos)
 						      (map->data_bytes - 1)));
 }
 
-static inline uint64_t petal_bcast_extent(const struct petal_bcast_map *map,
-					  uint32_t length)
-{
-	return (length + map->frame_bytes + map->align_bytes - 1) &
-	       -map->align_bytes;
-}
-
 /*
  * Non-coherent memory: what is done besides, in bcast_far.c. Every look costs
  * hundreds of instructions there, so that the branch may be laid out for the
- * other kind.
+ * other kind. What differs in form takes "far", a constant where it is hot.
  */
 
 static inline bool petal_bcast_is_far(const struct petal_bcast_map *map)
 {
-	return __builtin_expect(map->align_bytes == PETAL_BCAST_FAR_ALIGN, 0);
+	return __builtin_expect(map->far, 0);
 }
 
-/* Hand over what was claimed; the free header behind it is stored. */
+static inline uint64_t petal_bcast_align(bool far)
+{
+	return far ? PETAL_BCAST_FAR_ALIGN : PETAL_BCAST_ALIGN;
+}
+
+/* What a record has besides its payload. */
+static inline uint64_t petal_bcast_frame(bool far)
+{
+	return PETAL_RECORD_HEADER_BYTES +
+	       (far ? PETAL_BCAST_FAR_CRC_BYTES : 0);
+}
+
+static inline uint64_t petal_bcast_extent(bool far, uint32_t length)
+{
+	uint64_t align = petal_bcast_align(far);
+
+	return (length + petal_bcast_frame(far) + align - 1) & ~(align - 1);
+}
+
+/* As petal_bcast_claim() and petal_bcast_publish(). */
+__attribute__((cold)) int petal_bcast_far_claim(struct petal_bcast *ring,
+						uint32_t length, uint32_t type,
+						void **ret_payload);
 __attribute__((cold)) void petal_bcast_far_publish(struct petal_bcast *ring);
 
-/* Before a look at the limit, or at closed. */
-__attribute__((cold)) void
-petal_bcast_far_refresh_limit(const struct petal_bcast_map *map);
+/* Whether a far record, or any that was spilled, was valid until now. */
+bool petal_bcast_check_again(struct petal_bcast_reader *reader,
+			     const struct petal_bcast_view *view);
 
 /* Before a look at tail. */
 __attribute__((cold)) void
 petal_bcast_far_refresh_tail(const struct petal_bcast_map *map);
-
-/* Before a look at a seat. */
-__attribute__((cold)) void
-petal_bcast_far_refresh_seat(const struct petal_bcast_map *map, uint32_t seat);
 
 /* The first header of a batch keeps saying "free" until publish. */
 static inline struct petal_bcast_header *
@@ -154,16 +165,19 @@ petal_bcast_put(struct petal_bcast *ring, uint64_t pos, uint64_t commit,
 	return header;
 }
 
-static inline int petal_bcast_claim(struct petal_bcast *ring, uint32_t length,
-				    uint32_t type, void **ret_payload)
+static inline int petal_bcast_claim_as(struct petal_bcast *ring, bool far,
+				       uint32_t length, uint32_t type,
+				       void **ret_payload)
 {
 	const struct petal_bcast_map *map = &ring->map;
-	uint64_t extent = petal_bcast_extent(map, length);
+	uint64_t extent = petal_bcast_extent(far, length);
 	uint64_t pos = ring->claimed;
 	uint64_t rest = map->data_bytes - (pos & (map->data_bytes - 1));
 	struct petal_bcast_header *header;
 	uint64_t start = extent > rest ? pos + rest : pos;
 	uint64_t end = start + extent;
+	/* Of a far ring it is 0, to spare the others a comparison here. */
+	uint64_t limit = far ? ring->limit : ring->reach;
 	int err;
 
 	if (__builtin_expect(length > ring->length_max, 0))
@@ -171,8 +185,11 @@ static inline int petal_bcast_claim(struct petal_bcast *ring, uint32_t length,
 	if (__builtin_expect(type >= PETAL_RECORD_TYPE_OURS, 0))
 		return -EINVAL;
 	/* The header behind it, which says "free", needs room as well. */
-	if (__builtin_expect(end + map->align_bytes > ring->limit, 0)) {
-		err = petal_bcast_room(ring, end + map->align_bytes);
+	if (__builtin_expect(end + petal_bcast_align(far) > limit, 0)) {
+		if (!far && petal_bcast_is_far(map))
+			return petal_bcast_far_claim(ring, length, type,
+						     ret_payload);
+		err = petal_bcast_room(ring, end + petal_bcast_align(far));
 		if (err)
 			return err;
 	}
@@ -180,7 +197,7 @@ static inline int petal_bcast_claim(struct petal_bcast *ring, uint32_t length,
 		petal_bcast_put(ring, pos,
 				petal_bcast_commit(PETAL_RECORD_ABANDONED,
 						   ring->ordinal),
-				(uint32_t)(rest - map->frame_bytes),
+				(uint32_t)(rest - petal_bcast_frame(far)),
 				PETAL_RECORD_TYPE_PADDING);
 		if (start >= ring->mark_pos)
 			petal_bcast_mark(ring, start);
@@ -195,6 +212,12 @@ static inline int petal_bcast_claim(struct petal_bcast *ring, uint32_t length,
 	ring->ordinal++;
 	*ret_payload = header + 1;
 	return 0;
+}
+
+static inline int petal_bcast_claim(struct petal_bcast *ring, uint32_t length,
+				    uint32_t type, void **ret_payload)
+{
+	return petal_bcast_claim_as(ring, false, length, type, ret_payload);
 }
 
 static inline void petal_bcast_reveal(struct petal_bcast *ring)
@@ -243,36 +266,24 @@ static inline bool petal_bcast_is_ours(const struct petal_bcast_reader *reader)
 			  PETAL_RELAXED) == reader->word;
 }
 
-/* As it is now, where a copy of the seat's line may be old. */
-static inline bool
-petal_bcast_is_still_ours(const struct petal_bcast_reader *reader)
-{
-	if (petal_bcast_is_far(&reader->map))
-		petal_bcast_far_refresh_seat(&reader->map, reader->seat);
-	return petal_bcast_is_ours(reader);
-}
-
 /* A position is behind when the publisher may be writing there. */
 static inline bool petal_bcast_is_lapped(const struct petal_bcast_map *map,
 					 uint64_t pos)
 {
-	uint64_t limit;
-
-	if (petal_bcast_is_far(map))
-		petal_bcast_far_refresh_limit(map);
 	/* [LIMIT] Acquire: with the limit come marks and spilled copies. */
-	limit = petal_load(&map->shared->limit, PETAL_ACQUIRE(LIMIT));
+	uint64_t limit = petal_load(&map->shared->limit, PETAL_ACQUIRE(LIMIT));
+
 	return (int64_t)(limit - map->data_bytes - pos) > 0;
 }
 
 /* Whatever the header says, the view lies in the data. */
-static inline bool petal_bcast_see(const struct petal_bcast_map *map,
+static inline bool petal_bcast_see(const struct petal_bcast_map *map, bool far,
 				   uint64_t pos, uint64_t ordinal,
 				   struct petal_bcast_view *view)
 {
 	struct petal_bcast_header *header = petal_bcast_at(map, pos);
 	uint32_t length = petal_load(&header->length, PETAL_RELAXED);
-	uint64_t extent = petal_bcast_extent(map, length);
+	uint64_t extent = petal_bcast_extent(far, length);
 
 	if (extent > map->data_bytes - (pos & (map->data_bytes - 1)))
 		return false;
@@ -300,7 +311,7 @@ static inline int petal_bcast_peek(struct petal_bcast_reader *reader,
 	if (reader->long_way ||
 	    petal_load(&petal_bcast_at(map, reader->pos)->commit,
 		       PETAL_ACQUIRE(FILL)) != expected ||
-	    !petal_bcast_see(map, reader->pos, reader->ordinal, &view))
+	    !petal_bcast_see(map, false, reader->pos, reader->ordinal, &view))
 		return petal_bcast_elsewhere(reader, ret_view);
 	if (reader->policy != PETAL_BCAST_BLOCK) {
 		/* [LAP] It was a header, or the limit has moved. */
@@ -318,8 +329,8 @@ static inline bool petal_bcast_check(struct petal_bcast_reader *reader,
 {
 	/* [LAP] If we read a new byte, we see what came before it. */
 	petal_fence(PETAL_ACQUIRE(LAP));
-	if (view->spilled)
-		return petal_bcast_is_still_ours(reader);
+	if (reader->long_way)
+		return petal_bcast_check_again(reader, view);
 	return !petal_bcast_is_lapped(&reader->map, view->pos);
 }
 

@@ -135,6 +135,15 @@ static inline void petal_bcast_refresh(const struct petal_bcast_map *map,
 		petal_cache_invalidate(address, bytes);
 }
 
+/* Whether a position is behind, by the limit as it is now. */
+static inline bool petal_bcast_is_lapped_now(const struct petal_bcast_map *map,
+					     uint64_t pos)
+{
+	petal_bcast_refresh(map, &map->shared->limit,
+			    sizeof(map->shared->limit));
+	return petal_bcast_is_lapped(map, pos);
+}
+
 static inline void petal_bcast_count(const struct petal_bcast_map *map,
 				     struct petal_u64 *counter)
 {

@@ -197,6 +197,23 @@ int petal_bcast_sit(const struct petal_bcast_map *map, bool external,
 	return 0;
 }
 
+/* As it is now, where a copy of the seat's line may be old. */
+static bool is_still_ours(const struct petal_bcast_reader *reader)
+{
+	const struct petal_bcast_seat *seat = &reader->map.seats[reader->seat];
+
+	petal_bcast_refresh(&reader->map, seat, sizeof(*seat));
+	return petal_bcast_is_ours(reader);
+}
+
+bool petal_bcast_check_again(struct petal_bcast_reader *reader,
+			     const struct petal_bcast_view *view)
+{
+	if (view->spilled)
+		return is_still_ours(reader);
+	return !petal_bcast_is_lapped_now(&reader->map, view->pos);
+}
+
 /* Find the oldest record that is left. Return: 0, or -EAGAIN if overtaken. */
 static int find_oldest(const struct petal_bcast_map *map, uint64_t *ret_pos,
 		       uint64_t *ret_ordinal)
@@ -216,7 +233,7 @@ static int find_oldest(const struct petal_bcast_map *map, uint64_t *ret_pos,
 				    PETAL_RELAXED);
 		/* [LAP] It was a header, or the limit has moved. */
 		petal_fence(PETAL_ACQUIRE(LAP));
-		if (petal_bcast_is_lapped(map, pos))
+		if (petal_bcast_is_lapped_now(map, pos))
 			continue;
 		*ret_pos = pos;
 		*ret_ordinal = petal_bcast_ordinal(commit);
@@ -252,7 +269,7 @@ static int begin(struct petal_bcast_reader *reader,
 		&petal_bcast_at(map, ticket->pos)->commit, PETAL_RELAXED));
 	/* [LAP] It was a header, or the limit has moved. */
 	petal_fence(PETAL_ACQUIRE(LAP));
-	if (petal_bcast_is_lapped(map, reader->pos))
+	if (petal_bcast_is_lapped_now(map, reader->pos))
 		err = find_oldest(map, &reader->pos, &reader->ordinal);
 	petal_bcast_store(reader);
 	return err;
@@ -299,7 +316,7 @@ int petal_bcast_enter(const void *memory, uint64_t bytes, void *cursor,
 	if (err)
 		return err;
 	if (ticket->seat >= reader.map.readers ||
-	    ticket->pos % reader.map.align_bytes != 0 ||
+	    ticket->pos % petal_bcast_align(reader.map.far) != 0 ||
 	    ticket->spill_pos % PETAL_BCAST_ALIGN != 0 ||
 	    petal_bcast_word_policy(ticket->word) > PETAL_BCAST_SPILL ||
 	    (petal_bcast_word_policy(ticket->word) == PETAL_BCAST_SPILL &&
@@ -422,12 +439,12 @@ static int find(const struct petal_bcast_map *map, uint64_t *pos,
 		/* [FILL] Acquire: with the commit word comes the record. */
 		commit = petal_load(&header->commit, PETAL_ACQUIRE(FILL));
 		whole = (commit == record || commit == padding) &&
-			petal_bcast_see(map, *pos, ordinal, view);
+			petal_bcast_see(map, map->far, *pos, ordinal, view);
 		if (whole && petal_bcast_is_far(map))
 			whole = petal_bcast_far_is_whole(map, commit, view);
 		/* [LAP] It was a header, or the limit has moved. */
 		petal_fence(PETAL_ACQUIRE(LAP));
-		if (petal_bcast_is_lapped(map, *pos))
+		if (petal_bcast_is_lapped_now(map, *pos))
 			return PETAL_RING_LAPPED;
 		if (commit == petal_bcast_commit(PETAL_RECORD_FREE, ordinal))
 			return PETAL_RING_EMPTY;
@@ -499,7 +516,8 @@ static int spill_skip(struct petal_bcast_reader *reader, int skips_max,
 		view->ordinal = petal_load(&copy->ordinal, PETAL_RELAXED);
 		view->length = petal_load(&copy->length, PETAL_RELAXED);
 		view->type = petal_load(&copy->type, PETAL_RELAXED);
-		view->end = view->pos + petal_bcast_extent(map, view->length);
+		view->end =
+			view->pos + petal_bcast_extent(map->far, view->length);
 		view->spill_end = reader->spill_pos +
 				  petal_bcast_copy_bytes(view->length);
 		view->spilled = true;
@@ -574,7 +592,7 @@ static int look_out(struct petal_bcast_reader *reader,
 			       &view);
 		if (outcome == 0)
 			return give(reader, &view, ret_view);
-		if (!petal_bcast_is_still_ours(reader))
+		if (!is_still_ours(reader))
 			return -ESTALE;
 		if (outcome == PETAL_RING_EMPTY)
 			return nothing(reader);
@@ -674,7 +692,7 @@ int petal_bcast_resolve(struct petal_bcast_reader *reader,
 
 	petal_bcast_refresh(map, &map->shared->tail, sizeof(map->shared->tail));
 	tail = petal_load(&map->shared->tail, PETAL_RELAXED);
-	if (pos % map->align_bytes != 0 || (int64_t)(tail - pos) < 0)
+	if (pos % petal_bcast_align(map->far) != 0 || (int64_t)(tail - pos) < 0)
 		return -EINVAL;
 	outcome = find(map, &pos, ref->ordinal, &view);
 	if (outcome == PETAL_RING_LAPPED)
