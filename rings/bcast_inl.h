@@ -186,9 +186,16 @@ static inline int petal_bcast_claim_as(struct petal_bcast *ring, bool far,
 		return -EINVAL;
 	/* The header behind it, which says "free", needs room as well. */
 	if (__builtin_expect(end + petal_bcast_align(far) > limit, 0)) {
-		if (!far && petal_bcast_is_far(map))
-			return petal_bcast_far_claim(ring, length, type,
-						     ret_payload);
+		if (!far && petal_bcast_is_far(map)) {
+			/* Were it the caller's, near ones would store it. */
+			void *payload;
+
+			err = petal_bcast_far_claim(ring, length, type,
+						    &payload);
+			if (!err)
+				*ret_payload = payload;
+			return err;
+		}
 		err = petal_bcast_room(ring, end + petal_bcast_align(far));
 		if (err)
 			return err;
