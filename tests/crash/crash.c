@@ -25,8 +25,13 @@
 
 #define SEEN_BITS 20u
 #define STEPS_MAX 200000u
-/* The quick form: how far apart two deaths are, and which repairs it steps. */
+/*
+ * The quick form: how far apart two deaths are, in how many pairs of acts of a
+ * shape, and which repairs it steps, as long as those are not most of it. Which
+ * pairs these are depends on the shape and on the build.
+ */
 #define QUICK_STRIDE 29u
+#define QUICK_PAIRS 32u
 #define QUICK_REPAIRS 8u
 #define QUICK_PAIR_REPAIRS 24u
 #define FAILURES_SHOWN 12u
@@ -77,6 +82,7 @@ struct crash {
 	struct casualties dead;
 	uint64_t *seen;
 	uint64_t points;
+	uint64_t repair_points; /* of those */
 	uint64_t states;
 	uint64_t verdicts;
 	uint64_t failed;
@@ -274,6 +280,7 @@ static void repair_in_steps(void)
 			break;
 		crash.scene.step = i;
 		crash.points++;
+		crash.repair_points++;
 		if (step != STEP_RUNNING) {
 			tell("the repairer fails");
 			break;
@@ -336,6 +343,16 @@ static pid_t victim_start(const struct act *act, enum witness witness)
 	return child;
 }
 
+/* In the quick form some are left out. */
+static bool repair_is_stepped(void)
+{
+	unsigned every = crash.scene.before ? QUICK_PAIR_REPAIRS
+					    : QUICK_REPAIRS;
+
+	return !crash.quick || (crash.states % every == 0 &&
+				crash.repair_points <= crash.points / 2);
+}
+
 static void death_here(pid_t child)
 {
 	note_place(child);
@@ -345,12 +362,7 @@ static void death_here(pid_t child)
 	if (!first_time(state_hash(crash.memory, false)))
 		return;
 	crash.states++;
-	if (crash.quick &&
-	    crash.states % (crash.scene.before ? QUICK_PAIR_REPAIRS
-					       : QUICK_REPAIRS) !=
-		    0)
-		return;
-	if (repair_matters())
+	if (repair_is_stepped() && repair_matters())
 		repair_in_steps();
 }
 
@@ -470,11 +482,16 @@ static void start(void)
 	}
 }
 
+/* Levels that are the same to a shape are played once. */
 static void scene_play(void)
 {
+	uint64_t hash;
 	pid_t child;
 
 	start();
+	hash = state_hash(crash.memory, true);
+	if (!first_time(mixed(hash, &crash.scene.act, 8)))
+		return;
 	child = victim_start(crash.scene.act, WITNESS_FIRST);
 	act_in_steps(child, crash.histories[WITNESS_FIRST], death_here);
 }
@@ -538,6 +555,47 @@ static bool may_pair(const struct act *before, const struct act *act)
 	       1;
 }
 
+/* Calls @visit for each pair. Return: how many there are. */
+static unsigned pairs_visit(void (*visit)(unsigned number))
+{
+	const struct subject *subject = crash.scene.subject;
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < subject->act_count; i++)
+		for (unsigned j = 0; j < subject->act_count; j++) {
+			crash.scene.before = &subject->acts[i];
+			crash.scene.act = &subject->acts[j];
+			if (may_pair(crash.scene.before, crash.scene.act))
+				visit(count++);
+		}
+	return count;
+}
+
+static void pair_pass(unsigned number)
+{
+	(void)number;
+}
+
+static unsigned pair_stride, pair_first;
+
+static void pair_take(unsigned number)
+{
+	if ((number + pair_first) % pair_stride == 0)
+		pair_play(crash.quick ? QUICK_STRIDE : 1);
+}
+
+static void pairs_play(unsigned which)
+{
+	unsigned count = pairs_visit(pair_pass);
+
+	pair_stride = crash.quick ? (count + QUICK_PAIRS - 1) / QUICK_PAIRS : 1;
+	pair_first = which;
+	for (const char *at = crash.build; *at; at++)
+		pair_first += (unsigned)*at;
+	crash.scene.level = which % 2 ? LEVEL_TURNED : LEVEL_HALF;
+	pairs_visit(pair_take);
+}
+
 /* ---- all of it ---- */
 
 static void shape_play(const struct subject *subject, unsigned which)
@@ -553,16 +611,7 @@ static void shape_play(const struct subject *subject, unsigned which)
 			scene_play();
 		}
 	}
-	for (unsigned i = 0; i < subject->act_count; i++) {
-		for (unsigned j = 0; j < subject->act_count; j++) {
-			scene->before = &subject->acts[i];
-			scene->act = &subject->acts[j];
-			if (!may_pair(scene->before, scene->act))
-				continue;
-			scene->level = which % 2 ? LEVEL_TURNED : LEVEL_HALF;
-			pair_play(crash.quick ? QUICK_STRIDE : 1);
-		}
-	}
+	pairs_play(which);
 }
 
 static void subject_play(const struct subject *subject)

@@ -639,8 +639,11 @@ static int round_play(const struct subject *subject, const struct shape *shape,
 	round_now.people_count = 0;
 	round_now.why[0] = '\0';
 	memset(round_now.control, 0, sizeof(*round_now.control));
-	round_now.memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-				MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	subject_file = memfd_create("petal-prove-kill", MFD_CLOEXEC);
+	if (subject_file < 0 || ftruncate(subject_file, (off_t)bytes))
+		return complain("no memory");
+	round_now.memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+				subject_file, 0);
 	if (round_now.memory == MAP_FAILED)
 		return complain("no memory");
 	bad = subject->format(round_now.memory, shape)
@@ -648,6 +651,7 @@ static int round_play(const struct subject *subject, const struct shape *shape,
 		      : round_run();
 	everybody_out();
 	munmap(round_now.memory, bytes);
+	close(subject_file);
 	if (bad)
 		fprintf(stderr, "kill: %s, %s, seed %" PRIu64 "%s: %s\n",
 			subject->name, shape->name, seed,

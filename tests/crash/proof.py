@@ -18,6 +18,8 @@ FLAGS = ["-std=gnu17", "-g", "-D_GNU_SOURCE", "-I", ".", "-Wall", "-Wextra",
          "-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wundef",
          "-Wvla", "-Wpointer-arith", "-Wcast-align", "-Wwrite-strings",
          "-Wimplicit-fallthrough"]
+# Whether a keeper is dead is for the subject to say.
+WRAPPED = ["-Wl,--wrap=petal_peer_identify"]
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)\.h"', re.MULTILINE)
 
 
@@ -71,8 +73,8 @@ def compiled(build, program, cc, optimise):
     with concurrent.futures.ThreadPoolExecutor(len(processors())) as pool:
         objects = list(pool.map(compile_one, needed(program)))
     # Bound at once, or stepping would lead through the dynamic linker.
-    subprocess.run([cc, *objects, "-Wl,-z,now", "-o", place / program],
-                   check=True)
+    subprocess.run([cc, *objects, "-Wl,-z,now", *WRAPPED, "-o",
+                    place / program], check=True)
     return place / program
 
 

@@ -7,6 +7,7 @@
 #include "tests/crash/subjects.h"
 
 bool message_whole;
+int subject_file = -1;
 
 const struct subject *const subjects[] = {
 #define SUBJECT(name) &subject_##name,

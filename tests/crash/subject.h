@@ -144,6 +144,9 @@ struct subject {
 extern const struct subject *const subjects[];
 extern const unsigned subject_count;
 
+/* Whose memory is under test; -1 where it is no file's, as with copies. */
+extern int subject_file;
+
 /** subject_find() - by its name; NULL when there is none */
 const struct subject *subject_find(const char *name);
 

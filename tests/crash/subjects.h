@@ -11,7 +11,8 @@
 	SUBJECT(mpmc)  \
 	SUBJECT(bcast) \
 	SUBJECT(pipe)  \
-	SUBJECT(ledger)
+	SUBJECT(ledger) \
+	SUBJECT(extent)
 
 #define SUBJECT(name) extern const struct subject subject_##name;
 SUBJECTS
