@@ -4,38 +4,45 @@
  * and one act. A child runs the act one instruction at a time; after each that
  * changed the memory or the history, a copy is judged as if the child had died
  * there. Then another child repairs a copy, one instruction at a time, and dies
- * everywhere too. And where two may die: what a first victim left is the start
+ * everywhere too. Producers are also stopped, fenced, passed and continued. And where two may die: what a first victim left is the start
  * of a second one's act.
  *
- *    crash [--kind NAME] [--quick] [--build LABEL]
+ *    crash [--kind NAME [--shape N]] [--quick] [--build LABEL]
+ *    crash --kind NAME --shapes
  *
- * Prints one JSON line. What fails is told on stderr, with the place in the
+ * Prints one JSON line, or how many shapes of a kind there are to be stepped. What fails is told on stderr, with the place in the
  * executable, which `addr2line -fie` names.
  */
 #include "tests/crash/step.h"
 #include "tests/crash/verdict.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define SEEN_BITS 20u
 #define STEPS_MAX 200000u
 /*
- * The quick form: how far apart two deaths are, in how many pairs of acts of a
- * shape, and which repairs it steps, as long as those are not most of it. Which
- * pairs these are depends on the shape and on the build.
+ * The quick form: how many shapes it plays in full, and of others half; how far
+ * apart two deaths are, in how many pairs of acts of a shape, and which repairs
+ * it steps, as long as those are no more than a third. What is left out by one build
+ * is mostly not by another.
  */
+#define QUICK_SHAPES 3u
 #define QUICK_STRIDE 29u
-#define QUICK_PAIRS 32u
+#define QUICK_SLOW 3u
+#define QUICK_PAIRS 24u
 #define QUICK_REPAIRS 8u
 #define QUICK_PAIR_REPAIRS 24u
 #define FAILURES_SHOWN 12u
 #define HISTORY_EVENTS 1024u
+#define SLOW_ROUNDS 3u
 #define JUDGE_SECONDS 20u
 
 enum level {
@@ -67,6 +74,7 @@ struct scene {
 	const struct act *before; /* in which another died first, or NULL */
 	enum level level;
 	bool repairing;
+	bool slow; /* stopped and fenced; it goes on later */
 	unsigned step;
 	uint64_t place;
 };
@@ -101,14 +109,15 @@ static void tell(const char *why)
 	if (crash.failed++ >= FAILURES_SHOWN)
 		return;
 	fprintf(stderr,
-		"crash: %s, %s, %s, %s%s%s%s: death after instruction %u, "
+		"crash: %s, %s, %s, %s%s%s%s: %s %u, "
 		"place 0x%" PRIx64 ": %s\n",
 		scene->subject->name, crash.build, scene->shape->name,
 		level_names[scene->level],
 		scene->before ? ", beside one dead in " : "",
 		scene->before ? scene->before->name : "",
-		scene->repairing ? ", repairing" : "", scene->step,
-		scene->place, why);
+		scene->repairing ? ", repairing" : "",
+		scene->slow ? "stopped at change" : "death after instruction",
+		scene->step, scene->place, why);
 	fprintf(stderr, "crash:    the act was '%s'\n", scene->act->name);
 }
 
@@ -302,11 +311,22 @@ static void repair_in_steps(void)
 /* ---- the act ---- */
 
 static struct party victim;
+static struct party readers[PARTIES_MAX]; /* who was there at the start */
+
+/* Who joins has not fallen behind; so at some levels one that has, goes on. */
+static bool victim_goes_on(const struct act *act)
+{
+	const struct scene *scene = &crash.scene;
+
+	return act->role == CONSUMER &&
+	       (scene->level == LEVEL_HALF || scene->level == LEVEL_TURNED) &&
+	       subject_lags(scene->subject, scene->shape, 0);
+}
 
 static void act_once(void *argument)
 {
 	const struct act *act = argument;
-	int outcome = victim.subject->join(&victim);
+	int outcome = victim_goes_on(act) ? 0 : victim.subject->join(&victim);
 
 	/* Death in here is tried with one victim; with two it is passed. */
 	if (crash.scene.before)
@@ -336,6 +356,8 @@ static pid_t victim_start(const struct act *act, enum witness witness)
 	crash.histories[witness]->dead = true;
 	party_init(&victim, scene->subject, scene->shape, crash.memory,
 		   act->role, index, crash.histories[witness]);
+	if (victim_goes_on(act))
+		victim = readers[index];
 	step_watch(crash.memory, crash.bytes);
 	child = step_start(act_once, (void *)(uintptr_t)act);
 	if (scene->before && child > 0)
@@ -350,7 +372,7 @@ static bool repair_is_stepped(void)
 					    : QUICK_REPAIRS;
 
 	return !crash.quick || (crash.states % every == 0 &&
-				crash.repair_points <= crash.points / 2);
+				crash.repair_points <= crash.points / 3);
 }
 
 static void death_here(pid_t child)
@@ -408,17 +430,19 @@ static int act_times(struct party *party, uint64_t times)
 	return outcome;
 }
 
-static int drain_all(struct party *readers, unsigned count, uint64_t times)
+/* Those that need not keep up, do not. */
+static int drain_all(unsigned count, uint64_t times)
 {
+	const struct scene *scene = &crash.scene;
 	int outcome = 0;
 
 	for (unsigned i = 0; i < count && outcome >= 0; i++)
-		outcome = act_times(&readers[i], times);
+		if (!subject_lags(scene->subject, scene->shape, i))
+			outcome = act_times(&readers[i], times);
 	return outcome;
 }
 
-static int fill_to(struct party *filler, struct party *readers, unsigned count,
-		   enum level level)
+static int fill_to(struct party *filler, unsigned count, enum level level)
 {
 	uint64_t room = filler->subject->room(filler->shape);
 	uint64_t sent;
@@ -428,7 +452,7 @@ static int fill_to(struct party *filler, struct party *readers, unsigned count,
 		/* Up to full, down to empty, and once more to the half. */
 		outcome = act_times(filler, UINT64_MAX);
 		if (outcome >= 0)
-			outcome = drain_all(readers, count, UINT64_MAX);
+			outcome = drain_all(count, UINT64_MAX);
 		if (outcome < 0)
 			return outcome;
 		level = LEVEL_HALF;
@@ -441,12 +465,12 @@ static int fill_to(struct party *filler, struct party *readers, unsigned count,
 	if (outcome < 0 || level == LEVEL_ONE)
 		return outcome;
 	sent = filler->next - 1;
-	return drain_all(readers, count, sent < room ? sent / 4 + 1 : room / 2);
+	return drain_all(count, sent < room ? sent / 4 + 1 : room / 2);
 }
 
 static void start(void)
 {
-	static struct party filler, readers[PARTIES_MAX];
+	static struct party filler;
 	const struct scene *scene = &crash.scene;
 	const struct subject *subject = scene->subject;
 	const struct shape *shape = scene->shape;
@@ -474,7 +498,7 @@ static void start(void)
 		err = subject->join(&readers[i]);
 	}
 	if (!err)
-		err = fill_to(&filler, readers, count, scene->level);
+		err = fill_to(&filler, count, scene->level);
 	if (err < 0) {
 		fprintf(stderr, "crash: %s, %s: no start: %d\n", subject->name,
 			shape->name, err);
@@ -493,37 +517,26 @@ static void scene_play(void)
 	if (!first_time(mixed(hash, &crash.scene.act, 8)))
 		return;
 	child = victim_start(crash.scene.act, WITNESS_FIRST);
-	act_in_steps(child, crash.histories[WITNESS_FIRST], death_here);
+	act_in_steps(child, victim.history, death_here);
 }
 
 /* ---- two deaths ---- */
 
-static unsigned changes_left;
-
-/* Stop the first victim at the change that was asked for. */
-static void stop_at_change(pid_t child)
+/* Whether a victim has come to its change number @change; there it stops. */
+static bool runs_to(pid_t child, unsigned change)
 {
-	if (changes_left > 0 && --changes_left == 0)
-		step_kill(child);
-}
-
-/* Whether the first victim died at its change number @change. */
-static bool first_dies_at(unsigned change)
-{
-	pid_t child = victim_start(crash.scene.before, WITNESS_FIRST);
+	const struct history *history = victim.history;
 	uint64_t events = UINT64_MAX;
 
-	changes_left = change;
 	memset(crash.before, 0, crash.bytes);
 	while (step_once(child) == STEP_RUNNING) {
 		crash.points++;
-		if (crash.histories[WITNESS_FIRST]->count == events &&
+		if (history->count == events &&
 		    memcmp(crash.before, crash.memory, crash.bytes) == 0)
 			continue;
-		events = crash.histories[WITNESS_FIRST]->count;
+		events = history->count;
 		memcpy(crash.before, crash.memory, crash.bytes);
-		stop_at_change(child);
-		if (changes_left == 0)
+		if (--change == 0)
 			return true;
 	}
 	return false;
@@ -535,12 +548,81 @@ static void pair_play(unsigned stride)
 		pid_t child;
 
 		start();
-		if (!first_dies_at(change))
+		child = victim_start(crash.scene.before, WITNESS_FIRST);
+		if (!runs_to(child, change))
 			return;
+		step_kill(child);
 		child = victim_start(crash.scene.act, WITNESS_SECOND);
-		act_in_steps(child, crash.histories[WITNESS_SECOND],
-			     death_here);
+		act_in_steps(child, victim.history, death_here);
 	}
+}
+
+/* ---- one that is only slow ---- */
+
+/* It is fenced, others use what it had, and then it goes on. */
+static int slow_one_is_passed(void)
+{
+	static struct party other;
+	const struct scene *scene = &crash.scene;
+	const struct casualties slow = { 1, 0 };
+	int outcome = act_times(&readers[0], UINT64_MAX);
+
+	party_init(&other, scene->subject, scene->shape, crash.memory, PRODUCER,
+		   1, crash.histories[WITNESS_SECOND]);
+	if (outcome >= 0)
+		outcome = scene->subject->fence(&readers[0], &slow);
+	if (outcome >= 0)
+		outcome = scene->subject->join(&other);
+	/* A lap, and in the end the ring is full of what it might spoil. */
+	for (unsigned i = 0; i < SLOW_ROUNDS && outcome >= 0; i++) {
+		outcome = act_times(&readers[0], UINT64_MAX);
+		if (outcome >= 0)
+			outcome = act_times(&other, UINT64_MAX);
+	}
+	return outcome;
+}
+
+static void slow_play(unsigned stride)
+{
+	for (unsigned change = 1;; change += stride) {
+		pid_t child;
+
+		start();
+		child = victim_start(crash.scene.act, WITNESS_FIRST);
+		if (!runs_to(child, change))
+			return;
+		crash.scene.step = change;
+		note_place(child);
+		alarm(JUDGE_SECONDS);
+		if (slow_one_is_passed() < 0)
+			tell("others cannot go on beside one that is slow");
+		alarm(0);
+		if (step_all(child) != STEP_ENDED) {
+			tell("one that was slow does not end");
+			step_kill(child);
+		}
+		victim.history->dead = false;
+		judge(crash.memory);
+	}
+}
+
+/* Each producer's act, stopped at each change instead of dead. */
+static void slow_ones_play(void)
+{
+	const struct subject *subject = crash.scene.subject;
+
+	crash.scene.before = NULL;
+	crash.scene.slow = true;
+	for (unsigned i = 0; i < subject->act_count; i++) {
+		crash.scene.act = &subject->acts[i];
+		for (unsigned level = 0; level < LEVEL_COUNT; level++) {
+			crash.scene.level = (enum level)level;
+			if (crash.scene.act->role == PRODUCER &&
+			    !crash.scene.act->closes)
+				slow_play(crash.quick ? QUICK_SLOW : 1);
+		}
+	}
+	crash.scene.slow = false;
 }
 
 /* Whether two may be at it at the same time. */
@@ -576,6 +658,15 @@ static void pair_pass(unsigned number)
 	(void)number;
 }
 
+static unsigned build_number(void)
+{
+	unsigned number = 0;
+
+	for (const char *at = crash.build; *at; at++)
+		number += (unsigned)*at;
+	return number;
+}
+
 static unsigned pair_stride, pair_first;
 
 static void pair_take(unsigned number)
@@ -588,10 +679,10 @@ static void pairs_play(unsigned which)
 {
 	unsigned count = pairs_visit(pair_pass);
 
-	pair_stride = crash.quick ? (count + QUICK_PAIRS - 1) / QUICK_PAIRS : 1;
-	pair_first = which;
-	for (const char *at = crash.build; *at; at++)
-		pair_first += (unsigned)*at;
+	unsigned most = which < QUICK_SHAPES ? QUICK_PAIRS : QUICK_PAIRS / 2;
+
+	pair_stride = crash.quick ? (count + most - 1) / most : 1;
+	pair_first = which + build_number();
 	crash.scene.level = which % 2 ? LEVEL_TURNED : LEVEL_HALF;
 	pairs_visit(pair_take);
 }
@@ -608,17 +699,25 @@ static void shape_play(const struct subject *subject, unsigned which)
 		scene->act = &subject->acts[i];
 		for (unsigned level = 0; level < LEVEL_COUNT; level++) {
 			scene->level = (enum level)level;
+			if (crash.quick && which >= QUICK_SHAPES &&
+			    (i + level + build_number()) % 2)
+				continue;
 			scene_play();
 		}
 	}
 	pairs_play(which);
+	if (subject->fence && scene->shape->producers > 1)
+		slow_ones_play();
 }
 
-static void subject_play(const struct subject *subject)
+/* One shape, or all with UINT_MAX. */
+static void subject_play(const struct subject *subject, unsigned which)
 {
 	for (unsigned i = 0; i < subject->stepped; i++) {
 		uint64_t bytes = subject->bytes(&subject->shapes[i]);
 
+		if (which != UINT_MAX && which != i)
+			continue;
 		crash.bytes = bytes;
 		crash.memory = shared(bytes);
 		crash.mended = shared(bytes);
@@ -650,7 +749,7 @@ static void prepare(void)
 int main(int argc, char **argv)
 {
 	const char *kind = NULL;
-	unsigned cpu = 0;
+	unsigned cpu = 0, shape = UINT_MAX;
 
 	crash.build = "";
 	for (int i = 1; i < argc; i++) {
@@ -660,6 +759,11 @@ int main(int argc, char **argv)
 			crash.quick = true;
 		else if (more && strcmp(argv[i], "--kind") == 0)
 			kind = argv[++i];
+		else if (kind && subject_find(kind) &&
+			 strcmp(argv[i], "--shapes") == 0)
+			return printf("%u\n", subject_find(kind)->stepped) < 0;
+		else if (more && strcmp(argv[i], "--shape") == 0)
+			shape = (unsigned)strtoul(argv[++i], NULL, 10);
 		else if (more && strcmp(argv[i], "--build") == 0)
 			crash.build = argv[++i];
 		else if (more && strcmp(argv[i], "--cpu") == 0)
@@ -667,11 +771,13 @@ int main(int argc, char **argv)
 		else
 			return 2;
 	}
+	/* With whoever started us, and without a trace. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	step_pin(cpu);
 	prepare();
 	for (unsigned i = 0; i < subject_count; i++)
 		if (!kind || strcmp(kind, subjects[i]->name) == 0)
-			subject_play(subjects[i]);
+			subject_play(subjects[i], shape);
 	printf("{\"kind\":\"%s\",\"build\":\"%s\",\"tried\":%" PRIu64
 	       ",\"states\":%" PRIu64 ",\"verdicts\":%" PRIu64
 	       ",\"failed\":%" PRIu64 "}\n",

@@ -44,6 +44,8 @@ struct check {
 	struct producer *producers;
 	struct message *messages;
 	uint64_t message_count;
+	uint64_t last; /* of a broadcast, what this reader got last; or 0 */
+	uint64_t lost; /* since then, as it was told */
 };
 
 size_t history_bytes(uint64_t capacity)
@@ -144,19 +146,54 @@ static uint64_t dones_of(const struct history *history)
 	return dones;
 }
 
-/* What was acknowledged from one sequence to before another, and passed by. */
-static int passed_by(struct check *check, const struct history *history,
-		     uint64_t number, uint32_t from, uint32_t to)
+/* What a reader was not given from one id on to before another. */
+static int gap_check(struct check *check, const struct history *history,
+		     uint64_t from, uint64_t to)
 {
-	const struct producer *producer = &check->producers[number];
+	uint64_t acked = 0, unsure = 0, first = 0;
+	uint64_t number = from >> HISTORY_SEQUENCE_BITS;
+	uint64_t end = to >> HISTORY_SEQUENCE_BITS;
+	uint32_t sequence = (uint32_t)from;
 
-	for (uint32_t sequence = from; sequence < to; sequence++)
-		if (check->messages[producer->first + sequence - 1].fate &
-		    FATE_ACKED)
-			return wrong(check, "lost",
-				     number << HISTORY_SEQUENCE_BITS | sequence,
-				     history);
+	for (; number <= end && number < HISTORY_NUMBERS; number++) {
+		const struct producer *producer = &check->producers[number];
+
+		for (; sequence <= producer->last; sequence++) {
+			uint64_t id = number << HISTORY_SEQUENCE_BITS |
+				      sequence;
+			uint8_t fate =
+				check->messages[producer->first + sequence - 1]
+					.fate;
+
+			if (id >= to)
+				break;
+			if (fate & FATE_ACKED && acked++ == 0)
+				first = id;
+			unsure += fate == FATE_TRIED;
+		}
+		sequence = 1;
+	}
+	if (acked > check->lost)
+		return wrong(check, "lost", first, history);
+	if (check->lost > acked + unsure)
+		return wrong(check,
+			     "more are said to be lost than were, before", to,
+			     history);
 	return 0;
+}
+
+static int reader_follow(struct check *check, const struct history *history,
+			 uint64_t id)
+{
+	int bad = 0;
+
+	if (id <= check->last)
+		return wrong(check, "out of order", id, history);
+	if (check->last)
+		bad = gap_check(check, history, check->last + 1, id);
+	check->last = id;
+	check->lost = 0;
+	return bad;
 }
 
 static int order_keep(struct check *check, const struct history *history,
@@ -168,13 +205,11 @@ static int order_keep(struct check *check, const struct history *history,
 
 	if (check->rules->mixed)
 		return 0;
+	if (check->rules->broadcast)
+		return reader_follow(check, history, id);
 	if ((uint32_t)id <= before)
 		return wrong(check, "out of order", id, history);
 	producer->stream = (uint32_t)id;
-	if (check->rules->broadcast)
-		return before ? passed_by(check, history, number, before + 1,
-					  (uint32_t)id)
-			      : 0;
 	if (message->seen || !check->rules->in_turn)
 		return 0;
 	if ((uint32_t)id < producer->high)
@@ -226,6 +261,8 @@ static int stream_follow(struct check *check, const struct history *history)
 
 	for (unsigned number = 0; number < HISTORY_NUMBERS; number++)
 		check->producers[number].stream = 0;
+	check->last = 0;
+	check->lost = 0;
 	for (uint64_t j = 0; j < history->count && !bad; j++) {
 		uint64_t id = event_id(history->events[j]);
 		enum event kind = event_kind(history->events[j]);
@@ -236,6 +273,10 @@ static int stream_follow(struct check *check, const struct history *history)
 		else if (kind == EVENT_FREE || kind == EVENT_DONE ||
 			 kind == EVENT_LATE)
 			bad = freed(check, history, id, kind, dones);
+		else if (kind == EVENT_LOST)
+			check->lost += id;
+		else if (kind == EVENT_EVICTED)
+			check->last = 0;
 	}
 	return bad;
 }
@@ -272,22 +313,12 @@ static int sums_check(struct check *check)
 	return 0;
 }
 
-/* A reader that has ended has got the last of each producer it knows. */
+/* A reader that has ended has got the last, unless it was just evicted. */
 static int reader_ends(struct check *check, const struct history *history)
 {
-	int bad = 0;
-
-	if (history->dead)
+	if (history->dead || !check->last)
 		return 0;
-	for (unsigned number = 0; number < HISTORY_NUMBERS && !bad; number++) {
-		const struct producer *producer = &check->producers[number];
-
-		if (producer->stream)
-			bad = passed_by(check, history, number,
-					producer->stream + 1,
-					producer->last + 1);
-	}
-	return bad;
+	return gap_check(check, history, check->last + 1, UINT64_MAX);
 }
 
 static int streams_check(struct check *check)

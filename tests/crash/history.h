@@ -25,8 +25,11 @@
  *              HELD id  looked at a second time, and still the same
  *              AGAIN id like GOT, but the ring says that another had it before
  *              LATE id  release said that another has it by now: GOT no more
- *              CLOSE    (a producer) from now on nobody may send
- *    both      TORN id  the bytes are not what the producer wrote
+ *              LOST n   the ring says that this reader did not get n more
+ *              EVICTED  the reader was thrown out, or left; and joined again
+ *    both      CLOSE r  from now on nobody may send; by one of which role
+ *              CLOSED r close came back
+ *              TORN id  the bytes are not what the producer wrote
  *              ODD code what no call should have returned
  *
  * What must hold, for each queue:
@@ -41,8 +44,11 @@
  *              consumers follow each other, so do all that came for the first
  *              time
  *
- * In a broadcast each reader gets all that is acknowledged between the first
- * and the last that it got; and to the end, if it has come to its end.
+ * In a broadcast each reader gets, between the first and the last that it got,
+ * all that is acknowledged but for as many as it was told that it has lost, no
+ * more and no fewer; and to the end, if it has come to its end. Who is evicted
+ * is as good as a new reader afterwards. Producers follow each other there, and
+ * later ones have higher numbers.
  */
 
 enum event {
@@ -58,6 +64,9 @@ enum event {
 	EVENT_AGAIN,
 	EVENT_LATE,
 	EVENT_CLOSE,
+	EVENT_CLOSED,
+	EVENT_LOST,
+	EVENT_EVICTED,
 };
 
 #define HISTORY_NUMBERS 4096u

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define PEOPLE_MAX 24u
@@ -159,10 +160,14 @@ static void repair_if_asked(struct person *person)
 static void consume(struct person *person)
 {
 	volatile struct control *control = world.control;
+	bool closes = person->choices >> 61 == 0;
 
 	for (unsigned i = 0;; i++) {
 		bool last = control->producing == 0;
 		int outcome;
+
+		if (closes && i == (person->choices >> 56 & 7))
+			party_end(&person->party);
 
 		if (person->party.subject->repairer == CONSUMER)
 			repair_if_asked(person);
@@ -582,6 +587,8 @@ int main(int argc, char **argv)
 		else
 			return 2;
 	}
+	/* With whoever started us, and without a trace. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	step_pin(cpu);
 	prepare();
 	for (uint64_t i = 0; i < seeds; i++) {

@@ -74,7 +74,13 @@ struct history_rules subject_rules(const struct subject *subject,
 
 void party_closes(struct party *party)
 {
-	history_add(party->history, EVENT_CLOSE, 0);
+	history_add(party->history, EVENT_CLOSE, party->role);
+}
+
+int party_closed(struct party *party)
+{
+	history_add(party->history, EVENT_CLOSED, party->role);
+	return ACT_DONE;
 }
 
 int party_outcome(int err)

@@ -86,7 +86,8 @@ struct party {
 
 /**
  * struct act - what a party may do
- * @closes: afterwards nobody can send; so it is done last, and not by all
+ * @closes: afterwards nobody can send, or not for long; so it is done last by
+ *	producers, and not by all, and by some consumers in the middle
  */
 struct act {
 	const char *name;
@@ -108,6 +109,7 @@ struct act {
  * @acts: the first of each role is the plain one, which the harness uses to
  *	fill, drain and reuse
  * @bytes: of memory for a shape; a multiple of 64
+ * @lags: which consumers need not keep up with the others; NULL: all do
  * @format: make it; the memory is zero
  * @join: take a place, perhaps after one that died; the ring stays usable for
  *	the others whatever happens here. ACT_CLOSED: nobody may, any more.
@@ -132,6 +134,7 @@ struct subject {
 	unsigned act_count;
 	uint64_t (*bytes)(const struct shape *shape);
 	uint64_t (*late)(const struct shape *shape);
+	bool (*lags)(const struct shape *shape, unsigned index);
 	int (*format)(void *memory, const struct shape *shape);
 	int (*join)(struct party *party);
 	int (*repair)(struct party *party, const struct casualties *dead);
@@ -181,6 +184,13 @@ static inline unsigned subject_consumers(const struct subject *subject,
 	return subject->broadcast || subject->seated ? shape->consumers : 1;
 }
 
+/** subject_lags() - whether a consumer need not keep up with the others */
+static inline bool subject_lags(const struct subject *subject,
+				const struct shape *shape, unsigned index)
+{
+	return subject->lags && subject->lags(shape, index);
+}
+
 /** subject_rules() - what histories must fulfil */
 struct history_rules subject_rules(const struct subject *subject,
 				   const struct shape *shape);
@@ -195,6 +205,9 @@ static inline uint64_t party_next_id(const struct party *party)
 
 /** party_closes() - note that the ring is about to be closed */
 void party_closes(struct party *party);
+
+/** party_closed() - note that it is. Return: ACT_DONE. */
+int party_closed(struct party *party);
 
 /** party_outcome() - what an act returns for a ring's 0 or error */
 int party_outcome(int err);

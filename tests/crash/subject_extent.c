@@ -131,8 +131,10 @@ static struct petal_u64 *owner_of(const struct party *party, uint64_t buffer)
 
 static int extent_format(void *memory, const struct shape *shape)
 {
-	struct petal_extent_table *table = (struct petal_extent_table *)(void
-		*)((uint8_t *)memory + PETAL_SEGMENT_HEADER_BYTES);
+	struct petal_extent_table *table =
+		(struct petal_extent_table
+			 *)(void *)((uint8_t *)memory +
+				    PETAL_SEGMENT_HEADER_BYTES);
 
 	if (shape->count > EXTENTS_MAX)
 		return -EINVAL;
@@ -222,9 +224,11 @@ static bool find_run(struct party *party, uint64_t from,
 {
 	struct petal_extent_info before = { 0 };
 
-	for (uint64_t i = 0; i < party->shape->count; i++) {
+	if (from > 0)
+		petal_extent_look(extents_of(party), from - 1, &before);
+	for (uint64_t i = from; i < party->shape->count; i++) {
 		petal_extent_look(extents_of(party), i, ret_info);
-		if (i >= from && ret_info->state == state &&
+		if (ret_info->state == state &&
 		    (before.state == PETAL_EXTENT_FREE ||
 		     before.generation != ret_info->generation)) {
 			*ret_index = i;
@@ -393,7 +397,8 @@ static int extent_join(struct party *party)
 		err = keep(party);
 	if (!err)
 		err = doubt(party, &office_of(party)->consumer);
-	return err ? err : provide(party);
+	/* What repairs does not grow: that is the next look's, at an end. */
+	return err || party->follows ? err : provide(party);
 }
 
 static int extent_repair(struct party *party, const struct casualties *dead)
@@ -407,7 +412,7 @@ static int extent_repair(struct party *party, const struct casualties *dead)
 	for (unsigned i = 0; i < PARTIES_MAX && err >= 0; i++)
 		if (dead->producers >> i & 1)
 			err = doubt(party, &office_of(party)->producers[i]);
-	return err < 0 ? err : provide(party);
+	return err < 0 ? err : 0;
 }
 
 /* There may be one extent only, and others retire. */
@@ -517,8 +522,8 @@ static int enter_for(struct party *party, struct petal_extent_info *ret_info,
 	*ret_info = *last;
 	if (last->generation)
 		outcome = try_extent(party, ret_info, ret_buffer);
-	for (uint64_t i = 0;
-	     i < party->shape->count && outcome == ACT_NOTHING; i++) {
+	for (uint64_t i = 0; i < party->shape->count && outcome == ACT_NOTHING;
+	     i++) {
 		petal_extent_look(extents_of(party), i, ret_info);
 		if (ret_info->state == PETAL_EXTENT_LIVE)
 			outcome = try_extent(party, ret_info, ret_buffer);
@@ -584,8 +589,7 @@ static int give_up(struct party *party)
 	outcome = write_one(party, &info, buffer, &claim);
 	if (outcome == ACT_DONE) {
 		outcome = party_gave_up(
-			party,
-			petal_mpsc_abort(&view_of(party)->ring, &claim));
+			party, petal_mpsc_abort(&view_of(party)->ring, &claim));
 		petal_store(owner_of(party, buffer), 0, PETAL_RELEASE(REST));
 	}
 	err = leave(party, &info);
@@ -596,7 +600,7 @@ static int finish(struct party *party)
 {
 	party_closes(party);
 	petal_mpsc_close(&view_of(party)->ring);
-	return ACT_DONE;
+	return party_closed(party);
 }
 
 /* ---- the consumer, who is the keeper ---- */
@@ -809,8 +813,8 @@ static const struct act acts[] = {
 
 static const struct shape shapes[] = {
 	{ "4 extents of 128 B", 4, 24, 0, 3, 1, 128 },
-	{ "5 extents of 64 B, generation 2^32", 5, 40,
-	  (UINT64_C(1) << 32) - 3, 2, 1, 64 },
+	{ "5 extents of 64 B, generation 2^32", 5, 40, (UINT64_C(1) << 32) - 3,
+	  2, 1, 64 },
 	{ "8 extents of 4 KiB", 8, 56, 0, 3, 1, 4096 },
 	{ "64 extents of 64 KiB", 64, 4096, 0, 2, 1, 65536 },
 	{ "16 extents of 1 MiB", 16, 16384, 7, 1, 1, 1048576 },

@@ -146,7 +146,7 @@ static int finish(struct party *party)
 {
 	party_closes(party);
 	petal_mpmc_close(ring_of(party));
-	return ACT_DONE;
+	return party_closed(party);
 }
 
 /* ---- the consumer ---- */
@@ -244,6 +244,19 @@ static int give_back(struct party *party)
 	return party_outcome(err);
 }
 
+/* Nobody is waited for: what he has claimed is quarantined. */
+static int fence_and_receive(struct party *party)
+{
+	uint32_t owner;
+	int outcome = receive(party);
+
+	if (outcome != ACT_HELD_UP ||
+	    petal_mpmc_blocker(ring_of(party), &owner) != 0)
+		return outcome;
+	outcome = repaired(petal_mpmc_fence(ring_of(party), owner));
+	return outcome ? outcome : receive(party);
+}
+
 static const struct act acts[] = {
 	{ "send", PRODUCER, send, false },
 	{ "abort", PRODUCER, give_up, false },
@@ -252,6 +265,8 @@ static const struct act acts[] = {
 	{ "receive", CONSUMER, receive, false },
 	{ "receive many", CONSUMER, receive_many, false },
 	{ "give back", CONSUMER, give_back, false },
+	{ "fence", CONSUMER, fence_and_receive, false },
+	{ "close", CONSUMER, finish, true },
 };
 
 static const struct shape shapes[] = {

@@ -184,7 +184,7 @@ static int finish(struct party *party)
 {
 	party_closes(party);
 	petal_mpsc_close(&view_of(party)->ring);
-	return ACT_DONE;
+	return party_closed(party);
 }
 
 /* ---- the consumer ---- */
@@ -323,6 +323,7 @@ static const struct act acts[] = {
 	{ "receive many", CONSUMER, receive_many, false },
 	{ "fence", CONSUMER, fence_and_receive, false },
 	{ "send to itself", CONSUMER, send, false },
+	{ "close", CONSUMER, finish, true },
 };
 
 static const struct shape shapes[] = {

@@ -131,7 +131,7 @@ static int finish(struct party *party)
 {
 	party_closes(party);
 	petal_pipe_close(ring_of(party));
-	return ACT_DONE;
+	return party_closed(party);
 }
 
 /* Append several, then show them by one store. */
@@ -225,6 +225,7 @@ static const struct act acts[] = {
 	{ "close", PRODUCER, finish, true },
 	{ "receive", CONSUMER, receive, false },
 	{ "receive many", CONSUMER, receive_many, false },
+	{ "close", CONSUMER, finish, true },
 };
 
 static const struct shape shapes[] = {

@@ -105,7 +105,7 @@ static int finish(struct party *party)
 {
 	party_closes(party);
 	petal_spsc_close(ring_of(party));
-	return ACT_DONE;
+	return party_closed(party);
 }
 
 static int send(struct party *party)
@@ -181,6 +181,7 @@ static const struct act acts[] = {
 	{ "close", PRODUCER, finish, true },
 	{ "receive", CONSUMER, receive, false },
 	{ "receive many", CONSUMER, receive_many, false },
+	{ "close", CONSUMER, finish, true },
 };
 
 static const struct shape shapes[] = {

@@ -5,12 +5,12 @@
 #include "tests/crash/subject.h"
 
 /* Each kind has a file subject_NAME.c that defines subject_NAME. */
-#define SUBJECTS       \
-	SUBJECT(spsc)  \
-	SUBJECT(mpsc)  \
-	SUBJECT(mpmc)  \
-	SUBJECT(bcast) \
-	SUBJECT(pipe)  \
+#define SUBJECTS        \
+	SUBJECT(spsc)   \
+	SUBJECT(mpsc)   \
+	SUBJECT(mpmc)   \
+	SUBJECT(bcast)  \
+	SUBJECT(pipe)   \
 	SUBJECT(ledger) \
 	SUBJECT(extent)
 

@@ -104,14 +104,16 @@ static int look_over(struct court *court)
 				       court->verdict->why);
 }
 
-/* Whether somebody has closed the ring, or died in trying. */
-static bool was_closed(const struct verdict *verdict)
+/* Whether somebody of a role has said so of closing the ring. */
+static bool somebody_says(const struct verdict *verdict, enum event event,
+			  enum role role)
 {
 	for (unsigned i = 0; i < verdict->history_count; i++) {
 		const struct history *history = verdict->histories[i];
 
 		for (uint64_t j = 0; j < history->count; j++)
-			if (event_kind(history->events[j]) == EVENT_CLOSE)
+			if (event_kind(history->events[j]) == event &&
+			    event_id(history->events[j]) == role)
 				return true;
 	}
 	return false;
@@ -127,13 +129,21 @@ static int fill(struct court *court, bool last)
 	while ((outcome = party_act(&court->producer)) == ACT_DONE)
 		if (++sent > ACTS_MAX)
 			return complain(verdict, "never full", (int64_t)sent);
+	/* A consumer that has closed is not told so. */
+	if (outcome == ACT_CLOSED &&
+	    somebody_says(verdict, EVENT_CLOSE, CONSUMER))
+		return 0;
 	/* Closed is closed; drain sees to it that the consumers know. */
-	if (outcome == ACT_CLOSED && sent == 0 && was_closed(verdict)) {
+	if (outcome == ACT_CLOSED && sent == 0 &&
+	    somebody_says(verdict, EVENT_CLOSE, PRODUCER)) {
 		court->closed = true;
 		return 0;
 	}
 	if (outcome != ACT_NOTHING)
 		return complain(verdict, "not usable again", outcome);
+	if (last && (somebody_says(verdict, EVENT_CLOSED, PRODUCER) ||
+		     somebody_says(verdict, EVENT_CLOSED, CONSUMER)))
+		return complain(verdict, "closed, and still open", outcome);
 	if (last && sent < room)
 		return complain(verdict, "leaked: less room than before",
 				(int64_t)sent);
