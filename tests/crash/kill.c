@@ -6,7 +6,7 @@
  * which is this program, does so for consumers, and where consumers share the
  * work. Successors take the places. At the end all histories are judged.
  *
- *    kill [--kind NAME] [--seconds N] [--seed S]
+ *    kill [--kind NAME] [--seconds N] [--seed S] [--turn N]
  *
  * Prints one JSON line. The time from a kill to the end of the repair is taken
  * apart for when no more could run than there are processors, and for when the
@@ -36,7 +36,7 @@
 #define HISTORY_RESERVE 64u
 #define ROUND_MS 400u
 #define END_MS 20000u
-#define ACTS_BETWEEN_LOOKS 4096u
+#define ACTS_BETWEEN_LOOKS 256u
 #define SAMPLES_MAX 100000u
 #define DEATH_LIMIT_MS 10000u
 #define PATIENCE_NS UINT64_C(3000000)
@@ -626,16 +626,22 @@ static void everybody_out(void)
 	}
 }
 
-static int round_play(const struct subject *subject, const struct shape *shape,
+/* Each turn of a kind is another shape; every second one is crowded. */
+static int round_play(const struct subject *subject, uint64_t turn,
 		      uint64_t seed)
 {
+	uint64_t lap = turn / subject->shape_count;
+	const struct shape *shape =
+		&subject->shapes[turn % subject->shape_count];
+	bool is_crowded = (turn + lap * (subject->shape_count + 1)) & 1;
 	uint64_t bytes = subject->bytes(shape);
 	int bad;
 
 	round_now.subject = subject;
 	round_now.shape = shape;
 	round_now.random = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
-	round_now.crowded = seed & 1 && shape->producers + shape->consumers > 2;
+	round_now.crowded = is_crowded &&
+			    shape->producers + shape->consumers > 2;
 	round_now.people_count = 0;
 	round_now.why[0] = '\0';
 	memset(round_now.control, 0, sizeof(*round_now.control));
@@ -688,7 +694,7 @@ static void prepare(void)
 int main(int argc, char **argv)
 {
 	const struct subject *kind = NULL;
-	uint64_t seconds = 10, seed = 1, tried = 0, failed = 0;
+	uint64_t seconds = 10, seed = 1, first = 0, tried = 0, failed = 0;
 	uint64_t end_ns;
 
 	for (int i = 1; i + 1 < argc; i += 2) {
@@ -700,21 +706,23 @@ int main(int argc, char **argv)
 			seconds = value;
 		else if (strcmp(argv[i], "--seed") == 0)
 			seed = value;
+		else if (strcmp(argv[i], "--turn") == 0)
+			first = value;
 		else
 			return 2;
 	}
+	/* With whoever started us, and without a trace. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	message_whole = true;
 	prepare();
 	end_ns = now_ns() + seconds * UINT64_C(1000000000);
 	for (uint64_t i = 0; now_ns() < end_ns && failed < 20; i++) {
 		const struct subject *subject =
 			kind ? kind : subjects[i % subject_count];
-		uint64_t turn = kind ? i : i / subject_count;
+		uint64_t turn = first + (kind ? i : i / subject_count);
 
-		failed += (uint64_t)round_play(
-			subject,
-			&subject->shapes[turn / 2 % subject->shape_count],
-			seed * 1000000 + turn);
+		failed += (uint64_t)round_play(subject, turn,
+					       seed * 1000000 + turn);
 		tried++;
 	}
 	printf("{\"tried\":%" PRIu64 ",\"failed\":%" PRIu64

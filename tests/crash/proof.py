@@ -3,14 +3,17 @@
 
 import argparse
 import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -106,8 +109,16 @@ def named(text, program):
     return re.sub(r"place (0x[0-9a-f]+)", name, text)
 
 
+class Interrupted(Exception):
+    """Somebody wants an end; what was not finished counts for nothing."""
+
+
 class Proof:
-    """Totals of one proof, kept in a file between runs."""
+    """Totals of one proof, kept in a file between runs.
+
+    Work is done in parts with names, and a part counts when it is finished. An
+    interrupted proof goes on with the parts that are not, by --resume.
+    """
 
     def __init__(self, name, chosen):
         self.name = name
@@ -117,6 +128,37 @@ class Proof:
         if chosen.resume and self.file.exists():
             self.totals = json.loads(self.file.read_text())
         self.earlier_seconds = self.totals["seconds"]
+        self.lock = threading.Lock()
+        self.children = set()
+        self.stopping = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.stop)
+
+    def of(self, programs, what):
+        """Begins anew if what is kept is of other programs, or other work."""
+        mark = hashlib.sha256(what.encode())
+        for program in programs:
+            mark.update(program.read_bytes())
+        if self.totals.setdefault("of", mark.hexdigest()) != mark.hexdigest():
+            self.tell(f"{self.name}: the earlier totals are of other sources "
+                      "or other work, so this begins anew")
+            self.totals = {"proof": self.name, "tried": 0, "failed": 0,
+                           "seconds": 0, "of": mark.hexdigest()}
+            self.earlier_seconds = 0
+
+    def goal(self, amount, done):
+        """What was to be done and is not yet; or so much more, if all is."""
+        if self.totals.get("goal", 0) <= done:
+            self.totals["goal"] = done + amount
+        return self.totals["goal"] - done
+
+    def done(self):
+        return self.totals.setdefault("done", [])
+
+    def stop(self, _number, _frame):
+        self.stopping = True
+        for child in list(self.children):
+            child.kill()
 
     def progress(self, text):
         if sys.stderr.isatty():
@@ -134,19 +176,37 @@ class Proof:
             if isinstance(value, (int, float)):
                 self.totals[key] = self.totals.get(key, 0) + value
 
-    def run(self, command, program):
+    def output(self, command):
+        # Of a session of its own: an interrupt from the terminal is for us.
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, text=True,
+                                 start_new_session=True)
+        self.children.add(child)
+        if self.stopping:
+            child.kill()
+        out, err = child.communicate()
+        self.children.discard(child)
+        if self.stopping:
+            raise Interrupted
+        return child.returncode, out, err
+
+    def run(self, command, program, part=None):
         """Runs a program that prints a line of JSON; adds its numbers."""
-        done = subprocess.run(command, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, check=False)
-        if done.stderr.strip():
-            self.tell(named(done.stderr, program))
+        status, out, err = self.output(command)
+        if err.strip():
+            self.tell(named(err, program))
         try:
-            answer = json.loads(done.stdout)
+            answer = json.loads(out)
         except ValueError:
-            self.tell(f"{self.name}: exit {done.returncode}: "
+            self.tell(f"{self.name}: exit {status}: "
                       f"{' '.join(map(str, command))}")
             answer = {"tried": 0, "failed": 1}
-        self.add(answer)
+        with self.lock:
+            self.add(answer)
+            if part is not None:
+                self.done().append(part)
+                self.keep()
         return answer
 
     def keep(self):
@@ -161,6 +221,10 @@ class Proof:
         self.keep()
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)
+        if self.stopping:
+            self.tell(f"{self.name}: interrupted; --resume goes on")
+            return 130
+        without = (*without, "of", "goal", "done")
         print(json.dumps({key: value for key, value in self.totals.items()
                           if key not in without}))
         return 1 if self.totals["failed"] or not self.totals["tried"] else 0
@@ -175,10 +239,9 @@ def share_out(jobs, work):
     def lane(cpu):
         while True:
             try:
-                job = waiting.get_nowait()
-            except queue.Empty:
+                work(waiting.get_nowait(), cpu)
+            except (queue.Empty, Interrupted):
                 return
-            work(job, cpu)
 
     with concurrent.futures.ThreadPoolExecutor(len(processors())) as pool:
         list(pool.map(lane, processors()))
