@@ -4,14 +4,16 @@
  * and one act. A child runs the act one instruction at a time; after each that
  * changed the memory or the history, a copy is judged as if the child had died
  * there. Then another child repairs a copy, one instruction at a time, and dies
- * everywhere too. Producers are also stopped, fenced, passed and continued. And where two may die: what a first victim left is the start
- * of a second one's act.
+ * everywhere too. And where two may die: what a first victim left is the start
+ * of a second one's act. Producers are also stopped, fenced, passed by others
+ * and continued.
  *
  *    crash [--kind NAME [--shape N]] [--quick] [--build LABEL]
  *    crash --kind NAME --shapes
  *
- * Prints one JSON line, or how many shapes of a kind there are to be stepped. What fails is told on stderr, with the place in the
- * executable, which `addr2line -fie` names.
+ * Prints one JSON line, or how many shapes of a kind there are to be stepped.
+ * What fails is told on stderr, with the place in the executable, which
+ * `addr2line -fie` names.
  */
 #include "tests/crash/step.h"
 #include "tests/crash/verdict.h"
@@ -30,9 +32,9 @@
 #define STEPS_MAX 200000u
 /*
  * The quick form: how many shapes it plays in full, and of others half; how far
- * apart two deaths are, in how many pairs of acts of a shape, and which repairs
- * it steps, as long as those are no more than a third. What is left out by one build
- * is mostly not by another.
+ * apart two deaths are, and two stops; in how many pairs of acts of a shape, and
+ * which repairs it steps, as long as those are no more than a third. What one
+ * build leaves out is mostly not left out by another.
  */
 #define QUICK_SHAPES 3u
 #define QUICK_STRIDE 29u
@@ -678,7 +680,6 @@ static void pair_take(unsigned number)
 static void pairs_play(unsigned which)
 {
 	unsigned count = pairs_visit(pair_pass);
-
 	unsigned most = which < QUICK_SHAPES ? QUICK_PAIRS : QUICK_PAIRS / 2;
 
 	pair_stride = crash.quick ? (count + most - 1) / most : 1;
