@@ -278,6 +278,10 @@ static int lanes_consume(struct petal_flow_contender *who, unsigned index,
 
 	for (unsigned i = 0; err == 0 && i < who->producers; i++)
 		err = lane_attach(who, i, PETAL_SPSC_CONSUMER, &lanes[i]);
+	/* Who has another lane to visit does not wait for this one. */
+	for (unsigned i = 0; err == 0 && i < who->producers; i++)
+		if (who->producers > 1)
+			petal_pace_limit(&lanes[i].pace, 0);
 	while (err == 0 && !petal_flow_is_over(run)) {
 		uint64_t before = tally.count;
 

@@ -169,6 +169,9 @@ static int bcast_consume(struct petal_flow_contender *who, unsigned index,
 	struct petal_bcast_reader *reader = &audience->readers[index];
 	uint64_t count = 0;
 
+	/* A CPU that others wait for is not waited on. */
+	if (run->crowded)
+		petal_pace_limit(&reader->pace, 0);
 	while (!petal_flow_is_over(run)) {
 		int outcome = take_one(reader, &count);
 

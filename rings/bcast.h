@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "rings/outcome.h"
+#include "rings/pace.h"
 #include "rings/record.h"
 #include "shm/atomic.h"
 #include "shm/error.h"
@@ -251,6 +252,7 @@ struct petal_bcast_reader {
 	uint32_t held;         /* a bit for each hold */
 	uint32_t held_spilled; /* those that are places in the spill area */
 	uint32_t seat;
+	struct petal_pace pace;
 	uint32_t doubts; /* looks at a far ring that found neither old nor new
 			  */
 	enum petal_bcast_policy policy;

@@ -271,6 +271,7 @@ static int begin(struct petal_bcast_reader *reader,
 	petal_fence(PETAL_ACQUIRE(LAP));
 	if (petal_bcast_is_lapped_now(map, reader->pos))
 		err = find_oldest(map, &reader->pos, &reader->ordinal);
+	petal_pace_init(&reader->pace, reader->ordinal);
 	petal_bcast_store(reader);
 	return err;
 }
@@ -618,6 +619,9 @@ int petal_bcast_elsewhere(struct petal_bcast_reader *reader,
 {
 	int outcome = look_out(reader, ret_view);
 
+	if (outcome == PETAL_RING_EMPTY &&
+	    petal_pace_missed(&reader->pace, reader->ordinal))
+		outcome = look_out(reader, ret_view);
 	if (outcome == -PETAL_ECORRUPT && petal_bcast_is_far(&reader->map))
 		return doubt(reader);
 	reader->doubts = 0;

@@ -314,7 +314,8 @@ int petal_mpsc_peek_other(struct petal_mpsc *ring, uint64_t pos,
 	    petal_mpsc_of_lap(ring, commit, pos))
 		return peek_padding(ring, pos, commit, ret_view);
 	/* Before the tail's line is taken away from those who want to claim. */
-	if (commit == 0 && petal_pace_missed(&ring->pace, ring->found))
+	if (commit == 0 && petal_pace_missed(&ring->pace, ring->found) &&
+	    petal_load(&petal_mpsc_record(ring, pos)->commit, PETAL_RELAXED))
 		return petal_mpsc_peek(ring, pos, ret_view);
 	word = petal_load(&ring->shared->tail, PETAL_RELAXED);
 	ring->tail_seen = word & ~PETAL_MPSC_CLOSED;

@@ -25,16 +25,17 @@ extern "C" {
  *    a look that finds nothing after two or more messages is the end of a
  *    burst. It waits for a moment, then looks once more. The moment is twice as
  *    long as the last one if it brought less than PETAL_PACE_BATCH messages,
- *    half as long if it brought many, and the shortest again after a single
- *    one; it never exceeds the consumer's limit.
+ *    half as long if it brought many, and the shortest again after one that
+ *    brought none or one; it never exceeds the consumer's limit.
  *
  * So one message at a time is never held up, a stream comes in batches, and no
  * message is seen later than the limit for it. It is the adaptive coalescing of
  * interrupts that network cards do, by the same means.
  *
  * A pace belongs to a consumer's view of one ring, and is private to its
- * thread. Who visits several rings in turn has something better to do than to
- * wait: petal_pace_limit(&ring.pace, 0) after attach leaves the first way only.
+ * thread. Who visits several rings in turn, or shares its CPU with others that
+ * spin, has something better to do than to wait: petal_pace_limit(&ring.pace,
+ * 0) after attach leaves the first way only.
  */
 
 /* In ticks of petal_waiter_ticks(): some 50 ns, and 1 us. */
@@ -101,7 +102,7 @@ static inline bool petal_pace_missed(struct petal_pace *pace, uint64_t count)
 	uint64_t found = count - pace->counted;
 
 	pace->counted = count;
-	if (found == 1)
+	if (found <= 1)
 		pace->ticks = 0;
 	if (found <= 1 || pace->ticks_max == 0)
 		return false;

@@ -8,6 +8,7 @@
  */
 #include "tests/check.h"
 
+#include "rings/bcast.h"
 #include "rings/mpsc.h"
 #include "rings/pace.h"
 #include "rings/pipe.h"
@@ -215,6 +216,40 @@ static void mpsc__waits_after_a_burst_and_not_after_one(void **state)
 	}
 }
 
+static void bcast__waits_after_a_burst_and_not_after_one(void **state)
+{
+	const struct petal_bcast_geometry geometry = {
+		.data_bytes = 4096,
+		.readers = 1,
+	};
+	const struct petal_bcast_options options = { 0 };
+	struct petal_bcast publisher;
+	struct petal_bcast_reader reader;
+	struct petal_bcast_view view;
+	void *payload;
+
+	(void)state;
+	assert_int_equal(petal_bcast_format(memory, &geometry), 0);
+	assert_int_equal(petal_bcast_attach(memory, sizeof(memory), &publisher),
+			 0);
+	assert_int_equal(
+		petal_bcast_join(memory, sizeof(memory), &options, &reader), 0);
+	for (int burst = 1; burst <= 2; burst++) {
+		for (int i = 0; i < burst; i++) {
+			assert_int_equal(petal_bcast_claim(&publisher, 8, 0,
+							   &payload),
+					 0);
+			petal_bcast_publish(&publisher);
+			assert_int_equal(petal_bcast_peek(&reader, &view), 0);
+			petal_bcast_release(&reader, &view);
+		}
+		assert_int_equal(petal_bcast_peek(&reader, &view),
+				 PETAL_RING_EMPTY);
+		assert_int_equal(reader.pace.ticks,
+				 burst == 1 ? 0 : PETAL_PACE_TICKS_MIN);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -229,6 +264,7 @@ int main(void)
 		cmocka_unit_test(spsc__waits_after_a_burst_and_not_after_one),
 		cmocka_unit_test(pipe__waits_after_a_burst_and_not_after_one),
 		cmocka_unit_test(mpsc__waits_after_a_burst_and_not_after_one),
+		cmocka_unit_test(bcast__waits_after_a_burst_and_not_after_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
