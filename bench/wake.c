@@ -52,15 +52,21 @@ static void call_eventfd(struct post *post, int fd)
 	eventfd_write(fd, 1);
 }
 
-static void nap_eventfd(struct post *post, int fd, uint64_t seen_number)
+/* False when that was all the time, or a signal came. */
+static bool sleep_on(int fd, int timeout_ms)
 {
 	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
 	eventfd_t count;
 
+	return poll(&poll_fd, 1, timeout_ms) == 1 &&
+	       eventfd_read(fd, &count) == 0;
+}
+
+static void nap_eventfd(struct post *post, int fd, uint64_t seen_number)
+{
 	(void)post;
 	(void)seen_number;
-	if (poll(&poll_fd, 1, (int)(LOOK_UP_NS / PETAL_MS(1))) == 1)
-		eventfd_read(fd, &count);
+	sleep_on(fd, (int)(LOOK_UP_NS / PETAL_MS(1)));
 }
 
 static void call_bell(struct post *post, int fd)
@@ -99,10 +105,12 @@ static void call_bell_fd(struct post *post, int fd)
 
 static void nap_bell_fd(struct post *post, int fd, uint64_t seen_number)
 {
-	petal_doorbell_arm_fd(&post->bell);
-	if (look(post) == seen_number)
-		nap_eventfd(post, fd, seen_number);
-	petal_doorbell_disarm(&post->bell);
+	int limit_ms = petal_doorbell_arm_fd(&post->bell);
+
+	if (limit_ms < 0)
+		limit_ms = (int)(LOOK_UP_NS / PETAL_MS(1));
+	if (look(post) != seen_number || sleep_on(fd, limit_ms))
+		petal_doorbell_disarm(&post->bell);
 }
 
 /* Both sides. */

@@ -86,6 +86,7 @@ struct daemon_ring {
 		struct petal_backup backup;
 	};
 	int bell_fd;
+	uint64_t nap_ns; /* look for news again then; PETAL_CLOCK_NEVER */
 	uint64_t journal_trim_pos; /* as the journal knows it, of a primary */
 	uint64_t offer_ns;         /* a backup offers itself again then */
 };

@@ -616,10 +616,12 @@ static void tell_trim(struct daemon *d, struct daemon_ring *ring)
 static int step_primary(struct daemon *d, struct daemon_ring *ring)
 {
 	bool halted = ring->primary.halted;
-	int more;
+	int limit_ms, more;
 
 	/* Armed before the look, so that no publish goes unseen. */
-	petal_doorbell_arm_fd(&ring->log.marks->node_bell);
+	limit_ms = petal_doorbell_arm_fd(&ring->log.marks->node_bell);
+	ring->nap_ns = limit_ms < 0 ? PETAL_CLOCK_NEVER
+				    : d->now_ns + PETAL_MS(limit_ms);
 	more = petal_primary_step(&ring->primary, d->now_ns);
 	if (more < 0 && !halted) {
 		signal_all(ring);
@@ -716,6 +718,13 @@ int daemon_rings_step(struct daemon *d)
 	return more;
 }
 
+static uint64_t primary_next_ns(const struct daemon_ring *ring)
+{
+	uint64_t next_ns = petal_primary_next_ns(&ring->primary);
+
+	return ring->nap_ns < next_ns ? ring->nap_ns : next_ns;
+}
+
 uint64_t daemon_rings_next_ns(const struct daemon *d)
 {
 	uint64_t next_ns = PETAL_CLOCK_NEVER;
@@ -732,7 +741,7 @@ uint64_t daemon_rings_next_ns(const struct daemon *d)
 					  ? ring->close_ns
 					  : PETAL_CLOCK_NEVER;
 		else if (ring->role == DAEMON_PRIMARY && !ring->primary.halted)
-			ring_ns = petal_primary_next_ns(&ring->primary);
+			ring_ns = primary_next_ns(ring);
 		else if (ring->role == DAEMON_BACKUP && may_offer(d, ring))
 			ring_ns = ring->offer_ns;
 		if (ring_ns < next_ns)

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "rings/waiter.h"
 #include "shm/clock.h"
 
 /*
@@ -25,8 +26,9 @@
  *  - As many woke as were asked for, so others may sleep on: armed stays odd.
  *  - A ringer stores its news, looks at armed and goes on, all while our arm is
  *    under way, and we do not see the news yet: its processor keeps the store
- *    back. Before a nap nothing forbids that. The nap ends, and the next arm,
- *    which finds the last one unanswered, makes the barrier.
+ *    back. Before a nap nothing forbids that, though arm gives it the time to
+ *    let go. The nap ends, and the next arm, which finds the last one
+ *    unanswered, makes the barrier.
  */
 
 /* How long a sleeper is left alone whose heavy half was refused. */
@@ -50,6 +52,9 @@ static long futex(struct petal_u32 *word, int operation, uint32_t value,
 #define PAID UINT32_C(2)
 #define NUMBER UINT32_C(4)
 
+/* How long arm takes before a nap, in ticks: about a microsecond. */
+#define DWELL_TICKS 2048u
+
 /* What armed was before. */
 static uint32_t announce(struct petal_doorbell *doorbell)
 {
@@ -66,12 +71,22 @@ static uint32_t announce(struct petal_doorbell *doorbell)
 	return was;
 }
 
+/* Let the stores of a ringer that has just missed us arrive. */
+static void dwell(void)
+{
+	uint64_t begin = petal_waiter_ticks();
+
+	do
+		petal_waiter_pause();
+	while (petal_waiter_ticks() - begin < DWELL_TICKS);
+}
+
 /* Make the barrier, unless somebody did since armed became odd. */
 static void pay(struct petal_doorbell *doorbell, uint32_t was)
 {
 	uint32_t armed = (was + NUMBER) | ARMED;
 
-	if ((was & (ARMED | PAID)) == (ARMED | PAID))
+	if (was & PAID)
 		return;
 	/* [WAKE] What a ringer stored and has not seen us for, we now see. */
 	if (petal_barrier_heavy() != 0) {
@@ -82,26 +97,37 @@ static void pay(struct petal_doorbell *doorbell, uint32_t was)
 	petal_cas(&doorbell->armed, &armed, armed | PAID, PETAL_RELAXED);
 }
 
+/* True when the sleep is to be a nap. */
+static bool arm(struct petal_doorbell *doorbell)
+{
+	uint32_t was = announce(doorbell);
+
+	if (was & ARMED)
+		pay(doorbell, was);
+	else
+		dwell();
+	return !(was & ARMED);
+}
+
 uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell)
 {
 	/* [SEEN] Acquire: what rang before this number, we shall test. */
 	uint32_t seen = petal_load(&doorbell->sequence, PETAL_ACQUIRE(SEEN));
-	uint32_t was;
 
 	/* Only a peer gone mad leaves it odd, and then nobody would sleep. */
 	if (seen & NAP)
 		seen = petal_add(&doorbell->sequence, 1, PETAL_RELEASE(SEEN)) +
 		       1;
-	was = announce(doorbell);
-	if (!(was & ARMED))
-		return seen | NAP;
-	pay(doorbell, was);
-	return seen & ~NAP;
+	return arm(doorbell) ? seen | NAP : seen;
 }
 
-void petal_doorbell_arm_fd(struct petal_doorbell *doorbell)
+int petal_doorbell_arm_fd(struct petal_doorbell *doorbell)
 {
-	pay(doorbell, announce(doorbell));
+	bool is_nap = arm(doorbell);
+
+	return is_nap || petal_load(&petal_doorbell_recheck, PETAL_RELAXED)
+		       ? PETAL_DOORBELL_NAP_MS
+		       : -1;
 }
 
 /*

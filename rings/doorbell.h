@@ -41,7 +41,9 @@ extern "C" {
  * other, a fence as well. And it pays only for a long sleep: the heavy half of
  * shm/barrier.h interrupts every CPU that runs an enrolled process, which takes
  * a microsecond on one machine and fifty in a virtual one. So the first sleep
- * after an answered arm is a nap: without the heavy half, and bounded. Who
+ * after an answered arm is a nap: without the heavy half, and bounded. Instead,
+ * arm takes a microsecond, in which what a ringer stored before it looked at
+ * armed leaves its processor; should that ever not be enough, the nap ends. Who
  * arms again and was not rung for in between makes the barrier, and sleeps for
  * as long as it likes. So who is woken often never pays, and who is not pays
  * once until the next ring, with one wake-up more.
@@ -84,8 +86,12 @@ extern "C" {
 /* Wake all who sleep. Also the right count where only one can sleep. */
 #define PETAL_DOORBELL_ALL UINT32_C(0x7fffffff)
 
-/* The longest nap; more than what comes between two messages of a dialogue. */
-#define PETAL_DOORBELL_NAP_NS UINT64_C(200000)
+/*
+ * The longest nap: behind the next tick of most kernels, for a timer that is
+ * the first of all has to be programmed, and again when it is not needed.
+ */
+#define PETAL_DOORBELL_NAP_MS 5
+#define PETAL_DOORBELL_NAP_NS (PETAL_DOORBELL_NAP_MS * UINT64_C(1000000))
 
 /* How many doorbells one may wait for at a time; the kernel's own bound. */
 #define PETAL_DOORBELL_MANY_MAX 128u
@@ -114,11 +120,12 @@ uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell);
 /**
  * petal_doorbell_arm_fd() - the same for a waiter that sleeps in epoll
  *
- * Nothing bounds that sleep, so the barrier is made unless it was before.
+ * Order: as petal_doorbell_arm().
  *
- * Order: the first half of [WAKE].
+ * Return: for epoll_wait(2): the milliseconds of a nap, or -1 to sleep for as
+ * long as it likes.
  */
-void petal_doorbell_arm_fd(struct petal_doorbell *doorbell);
+int petal_doorbell_arm_fd(struct petal_doorbell *doorbell);
 
 /**
  * petal_doorbell_disarm() - announce that we do not sleep after all
@@ -175,7 +182,8 @@ static inline void petal_doorbell_ring(struct petal_doorbell *doorbell,
  * @fd: its eventfd, non-blocking
  *
  * The waiter: arm_fd, test the condition, epoll_wait on the eventfd among its
- * other things; when awake disarm, and read the eventfd if it is readable.
+ * other things, for no longer than arm_fd said; when the condition is true,
+ * disarm; read the eventfd if it is readable.
  */
 static inline void petal_doorbell_ring_fd(struct petal_doorbell *doorbell,
 					  int fd);

@@ -139,12 +139,14 @@ static int sleep_in_epoll(struct server *server)
 	struct epoll_event event;
 	struct petal_mpsc_view view;
 	eventfd_t count;
+	int limit_ms = petal_doorbell_arm_fd(server->bell);
 	int events;
 
-	petal_doorbell_arm_fd(server->bell);
 	if (petal_mpsc_peek(&server->ring, server->pos, &view) == 0)
 		return 0;
-	events = epoll_wait(server->epoll, &event, 1, -1);
+	events = epoll_wait(server->epoll, &event, 1, limit_ms);
+	if (events == 0)
+		return 0; /* A nap: look again, and then sleep for long. */
 	petal_doorbell_disarm(server->bell);
 	if (events == 1 && event.data.fd == server->timer)
 		return -ETIMEDOUT;
