@@ -141,16 +141,37 @@ ALWAYS int line_send(struct leg *leg, uint64_t word, uint64_t lines)
 	return 0;
 }
 
-ALWAYS int line_receive(struct leg *leg, uint64_t word, uint64_t lines)
+ALWAYS int line_watch(struct leg *leg, uint64_t word, uint64_t lines,
+		      bool is_paced)
 {
 	uint64_t wrong = 0;
 
-	while (petal_load(line_at(leg->in, 0), PETAL_ACQUIRE(BALL)) != word)
+	while (petal_load(line_at(leg->in, 0), PETAL_ACQUIRE(BALL)) != word) {
+		if (is_paced)
+			ticks();
 		if (is_over(leg))
 			return -EINTR;
+	}
 	for (unsigned i = 1; i < lines; i++)
 		wrong |= petal_load(line_at(leg->in, i), PETAL_RELAXED) ^ word;
 	return wrong ? -EBADMSG : 0;
+}
+
+ALWAYS int line_receive(struct leg *leg, uint64_t word, uint64_t lines)
+{
+	return line_watch(leg, word, lines, false);
+}
+
+/* The same, with a look at the clock between two looks, as our rings do. */
+
+ALWAYS int paced_send(struct leg *leg, uint64_t word, uint64_t lines)
+{
+	return line_send(leg, word, lines);
+}
+
+ALWAYS int paced_receive(struct leg *leg, uint64_t word, uint64_t lines)
+{
+	return line_watch(leg, word, lines, true);
 }
 
 /* Rings. */
@@ -399,6 +420,8 @@ ALWAYS int ask(struct leg *leg, bounce *send, bounce *receive, uint64_t size)
 PAIR_OF(line1, line, 1)
 PAIR_OF(line2, line, 2)
 PAIR_OF(lines, line, leg->play->lines)
+PAIR_OF(paced1, paced, 1)
+PAIR_OF(paced2, paced, 2)
 PAIR_OF(ring8, ring, 8)
 PAIR_OF(ring64, ring, 64)
 PAIR_OF(ring256, ring, 256)
@@ -421,6 +444,12 @@ static struct petal_spsc_geometry geometry_of(const struct rtt_play *play)
 		.slot_count = slots < SLOTS_MIN ? SLOTS_MIN : slots,
 		.slot_bytes = (uint32_t)bytes,
 	};
+}
+
+/* Lines and futexes have none. */
+static bool has_rings(const struct rtt_play *play)
+{
+	return !play->floor && !play->lines;
 }
 
 /* One way's part of the memory, whole pages, so that no line is shared. */
@@ -479,7 +508,7 @@ static int take_side(struct leg *leg, void *memory, bool server)
 	leg->in = media + (server ? 0 : bytes);
 	leg->mine = &leg->court->bell[server ? 0 : 1];
 	leg->theirs = &leg->court->bell[server ? 1 : 0];
-	if (leg->play->floor)
+	if (!has_rings(leg->play))
 		return 0;
 	/* Without it, which is an old kernel, a doorbell costs a fence. */
 	err = petal_barrier_enroll();
@@ -500,7 +529,7 @@ static int set_up(const struct rtt_play *play, void *memory)
 	uint8_t *media = (uint8_t *)memory + MEDIA;
 	int err;
 
-	if (play->floor)
+	if (!has_rings(play))
 		return 0;
 	err = petal_spsc_format(media, &geometry);
 	if (err < 0)
@@ -641,6 +670,14 @@ int rtt_run_leg(const struct petal_contest *contest,
 		.client = name##_client, .server = name##_server,      \
 	}
 
+#define PACED(name, n)                                                   \
+	{                                                                \
+		.impl = "line-paced",                                    \
+		.remark = #n " lines, the clock read between two looks", \
+		.wait = "spin", .lines = n, .crowd = 1,                  \
+		.client = name##_client, .server = name##_server,        \
+	}
+
 #define OURS(name, n, how, pairs, text)                                        \
 	{                                                                      \
 		.impl = "petal-spsc", .remark = text, .wait = how, .bytes = n, \
@@ -663,7 +700,9 @@ int rtt_run_leg(const struct petal_contest *contest,
 	}
 
 const struct rtt_play rtt_plays[][2] = {
+	{ FLOOR(line1, 1), PACED(paced1, 1) },
 	{ FLOOR(line1, 1), OURS(ring8, 8, "spin", 1, "1 line") },
+	{ FLOOR(line2, 2), PACED(paced2, 2) },
 	{ FLOOR(line2, 2), OURS(ring64, 64, "spin", 1, "2 lines") },
 	{ FLOOR(lines, 5), OURS(ring256, 256, "spin", 1, "5 lines") },
 	{ FLOOR(lines, 17), OURS(ring1k, 1024, "spin", 1, "17 lines") },

@@ -93,8 +93,8 @@ extern "C" {
  * one whose end the tail has had, for into an unmarked claim nobody has written
  * yet. A consumer that dies in release leaves lines zeroed behind a head that
  * has not moved; adopt, which its successor calls first, moves it. All repair
- * is bounded by one walk from the consumer's position to the tail, and one look
- * at all intents for each owner that may have stopped.
+ * is bounded by one look at all intents for each owner that died, whatever the
+ * length of the ring.
  *
  * Too slow: an owner that lives and holds everybody up is fenced by the keeper
  * (whoever has the consumer's exclusion), never taken for dead. The commit word
@@ -318,8 +318,8 @@ void petal_mpsc_release(struct petal_mpsc *ring, uint64_t to_pos);
  * death. Idempotent; safe when the repairer itself dies half way.
  *
  * Return: number of claims turned into padding; -EINVAL when no record can
- * start at @from_pos; -PETAL_ECORRUPT when a gap has no name at all, or a
- * record leaves the ring.
+ * start at @from_pos; -PETAL_ECORRUPT when what is claimed at @from_pos, or
+ * where a dead owner wished, has no name at all.
  */
 int petal_mpsc_repair(struct petal_mpsc *ring, uint64_t from_pos,
 		      const uint64_t dead[PETAL_MPSC_OWNERS_MAX / 64]);

@@ -3,13 +3,9 @@
  * What is done for an owner that died or stopped. Its claim is a gap: a commit
  * word that is still zero, before the tail. Each owner has at most one.
  *
- * Repair walks from the consumer's position to the tail. What it may meet:
- *
- *    PUBLISHED, ABANDONED   settled: step over it by its length
- *    FENCED, of any lap     in quarantine: step over it by the fence table
- *    zero                   a gap: find whose it is by the intents. A dead
- *                           owner's becomes padding; a living one's is its own
- *    anything else          a producer gone mad: -PETAL_ECORRUPT
+ * Repair looks where the intents of the dead begin, and at the consumer's
+ * position, and nowhere else, however long the ring is. A gap there becomes
+ * padding if its owner is dead; a living one's is its own.
  *
  * Whose gap it is: that of the intent from its position that is marked HELD. If
  * there is none, its owner stopped between its swap and the mark, and others
@@ -338,43 +334,16 @@ static bool gap_fill(struct petal_mpsc *ring, const struct wish *wish)
 	return petal_cas(&record->commit, &zero, commit, PETAL_RELEASE(FILL));
 }
 
-/* Step over a gap, and fill it if its owner is dead. 1 if so. */
+/* Fill a dead owner's gap, if the position is one. 1 if so. */
 static int gap_settle(struct petal_mpsc *ring, const uint64_t *dead,
-		      uint64_t *pos)
+		      uint64_t pos)
 {
 	struct wish wish;
-	int outcome = gap_load(ring, *pos, &wish);
+	int outcome = gap_load(ring, pos, &wish);
 
 	if (outcome != 0)
 		return outcome < 0 ? outcome : 0;
-	outcome = is_in(dead, wish.owner) && gap_fill(ring, &wish);
-	*pos = wish.to;
-	return outcome;
-}
-
-/* Step over what has a commit word. */
-static int named_pass(struct petal_mpsc *ring, uint64_t *pos, uint64_t commit)
-{
-	enum petal_record_state state = petal_record_state(commit);
-	uint64_t bytes;
-
-	if (state == PETAL_RECORD_FENCED) {
-		bytes = petal_mpsc_fenced_at(ring, *pos);
-	} else {
-		uint32_t length = petal_load(
-			petal_record_length(petal_mpsc_record(ring, *pos)),
-			PETAL_RELAXED);
-
-		bytes = petal_record_extent(length);
-		if (!petal_mpsc_of_lap(ring, commit, *pos) ||
-		    (state != PETAL_RECORD_PUBLISHED &&
-		     state != PETAL_RECORD_ABANDONED))
-			return -PETAL_ECORRUPT;
-	}
-	if (bytes == 0 || bytes > petal_mpsc_to_end(ring, *pos))
-		return -PETAL_ECORRUPT;
-	*pos += bytes;
-	return 0;
+	return is_in(dead, wish.owner) && gap_fill(ring, &wish);
 }
 
 /* Nothing of theirs is left in the ring: neither wishes nor late stores. */
@@ -397,31 +366,31 @@ static void dead_forget(struct petal_mpsc *ring, const uint64_t *dead)
 int petal_mpsc_repair(struct petal_mpsc *ring, uint64_t from_pos,
 		      const uint64_t dead[PETAL_MPSC_OWNERS_MAX / 64])
 {
-	uint64_t tail = petal_mpsc_tail(ring);
-	uint64_t pos = from_pos;
-	/* Each line is met as a gap once, and once with its commit word. */
-	uint64_t steps = ring->data_bytes / PETAL_RECORD_ALIGN * 2;
-	int records = 0;
+	/* [CLAIM] Acquire: whoever moved the tail has its intent readable. */
+	uint64_t tail = petal_load(&ring->shared->tail, PETAL_ACQUIRE(CLAIM)) &
+			~PETAL_MPSC_CLOSED;
+	int records, outcome;
 
 	if (from_pos % PETAL_RECORD_ALIGN != 0)
 		return -EINVAL;
 	if (tail - from_pos > ring->data_bytes)
 		return -PETAL_ECORRUPT;
 	fences_settle(ring);
-	for (; pos < tail && steps > 0; steps--) {
-		/* [FILL] Acquire: what has a commit word has its length. */
-		uint64_t commit =
-			petal_load(&petal_mpsc_record(ring, pos)->commit,
-				   PETAL_ACQUIRE(FILL));
-		int outcome = commit ? named_pass(ring, &pos, commit)
-				     : gap_settle(ring, dead, &pos);
+	/* What holds the consumer up must have a name, whosever it is. */
+	records = gap_settle(ring, dead, from_pos);
+	if (records < 0)
+		return records;
+	for (uint32_t owner = 0; owner < ring->owners; owner++) {
+		struct wish wish;
 
+		if (!is_in(dead, owner) || !wish_load(ring, owner, &wish) ||
+		    wish.from - from_pos >= tail - from_pos)
+			continue;
+		outcome = gap_settle(ring, dead, wish.from);
 		if (outcome < 0)
 			return outcome;
 		records += outcome;
 	}
-	if (pos < tail)
-		return -PETAL_ECORRUPT;
 	dead_forget(ring, dead);
 	return records;
 }
