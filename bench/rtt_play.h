@@ -26,7 +26,7 @@ struct leg;
  * struct rtt_play - one way of bouncing
  * @bytes: of payload; of a loan, of the buffer to which the message refers
  * @loan: the message is the reference of a buffer, which changes hands
- * @lines: of a floor: how many each way; 0: ours
+ * @lines: how many each way, if it is lines that bounce; 0: ours
  * @crowd: pairs at once, of which one is measured
  */
 struct rtt_play {
