@@ -623,6 +623,11 @@ static int step_primary(struct daemon *d, struct daemon_ring *ring)
 	ring->nap_ns = limit_ms < 0 ? PETAL_CLOCK_NEVER
 				    : d->now_ns + PETAL_MS(limit_ms);
 	more = petal_primary_step(&ring->primary, d->now_ns);
+	if (more > 0) {
+		/* Nobody sleeps now, so nobody shall ring, nor we pay. */
+		petal_doorbell_disarm(&ring->log.marks->node_bell);
+		ring->nap_ns = PETAL_CLOCK_NEVER;
+	}
 	if (more < 0 && !halted) {
 		signal_all(ring);
 		fprintf(stderr,

@@ -365,6 +365,9 @@ static int bury_dead(struct petal_primary *p, uint64_t now_ns)
 		return 0;
 	p->bury_ns = now_ns + BURY_NS;
 	count = petal_mpsc_repair(&p->log->ring, p->accepted.pos, dead);
+	/* Who is stopped in the middle of a claim makes us come back. */
+	if (count == -EAGAIN)
+		return 0;
 	if (count >= 0)
 		p->counts.repaired += (unsigned)count;
 	return count >= 0 ? 0 : count;

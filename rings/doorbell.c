@@ -116,7 +116,7 @@ uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell)
 
 	/* Only a peer gone mad leaves it odd, and then nobody would sleep. */
 	if (seen & NAP)
-		seen = petal_add(&doorbell->sequence, 1, PETAL_RELEASE(SEEN)) +
+		seen = petal_add(&doorbell->sequence, 1, PETAL_ACQ_REL(SEEN)) +
 		       1;
 	return arm(doorbell) ? seen | NAP : seen;
 }
@@ -133,7 +133,7 @@ int petal_doorbell_arm_fd(struct petal_doorbell *doorbell)
 /*
  * Which arm to answer, and move the sequence on from what it saw. False if
  * another ringer was faster: who slept then is awake, and who arms now tests
- * its condition after our barrier.
+ * its condition after that, or naps.
  */
 static bool answer(struct petal_doorbell *doorbell, uint32_t *ret_armed)
 {
@@ -150,8 +150,12 @@ static bool answer(struct petal_doorbell *doorbell, uint32_t *ret_armed)
 
 static void disarm_from(struct petal_doorbell *doorbell, uint32_t armed)
 {
-	/* Relaxed: an arm that is not seen costs a system call, no more. */
-	petal_cas(&doorbell->armed, &armed, armed & ~(ARMED | PAID),
+	/*
+	 * Relaxed: an arm that is not seen costs a system call, no more. To
+	 * another number, as by arm: else who is between its two halves could
+	 * make it what it was, and another's mark would pay for both.
+	 */
+	petal_cas(&doorbell->armed, &armed, (armed & ~(ARMED | PAID)) + NUMBER,
 		  PETAL_RELAXED);
 }
 

@@ -20,7 +20,7 @@ extern "C" {
  *    byte 0      4        8
  *    +-----------+--------+
  *    | sequence  | armed  |    somewhere in shared memory, zeroed, best on a
- *    | 2 x rings | 4n + 1 |    line of its own
+ *    | 2 x rings | 4n + p |    line of its own
  *    +-----------+--------+
  *
  * A doorbell carries no news and no count. It belongs to a condition that the
@@ -48,8 +48,8 @@ extern "C" {
  * as long as it likes. So who is woken often never pays, and who is not pays
  * once until the next ring, with one wake-up more.
  *
- * armed is odd while somebody may sleep, and every arm makes it another odd
- * number, so that a ringer never clears an arm that it has not answered. Its
+ * armed is odd while somebody may sleep, and every arm and every answer makes
+ * it another number, so that a ringer never clears an arm that it has not answered. Its
  * second bit says that the barrier was made since it became odd.
  *
  * Who may run together: everything with everything, from any number of threads

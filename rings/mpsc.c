@@ -119,6 +119,7 @@ int petal_mpsc_attach(void *header, uint64_t header_bytes, void *data,
 		.room_bytes = shape.data_bytes -
 			      (owner == 0 ? 0 : shape.reserve_bytes),
 		.open_pos = PETAL_MPSC_NOWHERE,
+		.found_pos = PETAL_MPSC_NOWHERE,
 		.owners = shape.owners,
 		.owner = owner,
 		/* With its header, it can be said as padding's length. */

@@ -162,7 +162,8 @@ struct petal_mpsc {
 	uint64_t limit_seen; /* claims may go so far without another look */
 	uint64_t tail_seen;  /* the consumer's last look at the tail */
 	uint64_t open_pos;   /* of the claim in hand */
-	uint64_t found;      /* records that peek has shown */
+	uint64_t found;      /* records that peek has shown, each once */
+	uint64_t found_pos;  /* the last of them */
 	struct petal_pace pace;
 	uint32_t owners;
 	uint32_t owner;
@@ -317,8 +318,10 @@ void petal_mpsc_release(struct petal_mpsc *ring, uint64_t to_pos);
  * Only for the dead: one that lives is fenced. Call again after any further
  * death. Idempotent; safe when the repairer itself dies half way.
  *
- * Return: number of claims turned into padding; -EINVAL when no record can
- * start at @from_pos; -PETAL_ECORRUPT when what is claimed at @from_pos, or
+ * Return: number of claims turned into padding; -EAGAIN when somebody who is
+ * not in @dead was stopped in the middle of a claim that may be a dead one's:
+ * all others are repaired, so call again when it has gone on, and give out no
+ * number of @dead before; -EINVAL when no record can start at @from_pos; -PETAL_ECORRUPT when what is claimed at @from_pos, or
  * where a dead owner wished, has no name at all.
  */
 int petal_mpsc_repair(struct petal_mpsc *ring, uint64_t from_pos,
@@ -331,7 +334,8 @@ int petal_mpsc_repair(struct petal_mpsc *ring, uint64_t from_pos,
  * @ret_owner: whose it was
  *
  * Return: 0; PETAL_RING_EMPTY when nothing is pending there (any more);
- * -ENOSPC when PETAL_MPSC_FENCES_MAX extents are in quarantine; -EINVAL;
+ * -EAGAIN when two were stopped, or died, in the middle of the same claim: call
+ * again; -ENOSPC when PETAL_MPSC_FENCES_MAX extents are in quarantine; -EINVAL;
  * -PETAL_ECORRUPT when the gap has no name.
  */
 int petal_mpsc_fence(struct petal_mpsc *ring, uint64_t pos,

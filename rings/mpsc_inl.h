@@ -342,7 +342,8 @@ static inline int petal_mpsc_peek(struct petal_mpsc *ring, uint64_t pos,
 	if (length > ring->length_max ||
 	    petal_record_extent(length) > petal_mpsc_to_end(ring, pos))
 		return -PETAL_ECORRUPT;
-	ring->found++;
+	ring->found += pos != ring->found_pos;
+	ring->found_pos = pos;
 	ret_view->record = record;
 	ret_view->pos = pos;
 	ret_view->end = pos + petal_record_extent(length);

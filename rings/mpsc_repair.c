@@ -23,11 +23,18 @@
  * shows, for nobody has written there before the mark: so marks are read again
  * after all this, and the commit word too.
  *
+ * Two may even have wished for the same end. If both are dead, it is all one
+ * whose the claim was. If one lives, it has been stopped in these few
+ * instructions, and knows: it will mark the claim, or wish for another. Until
+ * then nobody else can know, so nothing is done and nothing forgotten: -EAGAIN.
+ *
  * Two repairers, one after the other's death, write the same bytes.
  */
 #include "rings/mpsc_private.h"
 
+#include <errno.h>
 #include <stddef.h>
+#include <string.h>
 
 /* The word of an extent: in use, offset and bytes, both in lines. */
 #define EXTENT_USED (UINT64_C(1) << 63)
@@ -257,6 +264,29 @@ static bool is_held(struct petal_mpsc *ring, const struct wish *wish)
 	return from == (wish->from | PETAL_MPSC_HELD);
 }
 
+static bool is_in(const uint64_t owners[PETAL_MPSC_OWNERS_MAX / 64],
+		  uint32_t owner)
+{
+	return owners[owner / 64] >> owner % 64 & 1;
+}
+
+/* Whether somebody who may live wished for the very same, and has no mark. */
+static bool is_tied(const struct wishes *wishes, const struct wish *wish,
+		    const uint64_t *dead)
+{
+	bool is_alone = true, are_dead = true;
+
+	for (unsigned i = 0; i < wishes->count; i++) {
+		const struct wish *other = &wishes->list[i];
+
+		if (other->from != wish->from || other->to != wish->to)
+			continue;
+		is_alone = is_alone && other == wish;
+		are_dead = are_dead && dead && is_in(dead, other->owner);
+	}
+	return !is_alone && !are_dead;
+}
+
 /* The wish that came true at a gap. NULL when none shows. */
 static const struct wish *claimant_of(struct petal_mpsc *ring,
 				      const struct wishes *wishes, uint64_t gap)
@@ -287,10 +317,11 @@ static const struct wish *claimant_of(struct petal_mpsc *ring,
 }
 
 /*
- * Whose gap it is. 0 with the wish; 1 when it is none (any more);
- * -PETAL_ECORRUPT when nobody can have left it.
+ * Whose gap it is. 0 with the wish; 1 when it is none (any more); -EAGAIN when
+ * only somebody who is not dead can tell; -PETAL_ECORRUPT when nobody can have
+ * left it.
  */
-static int gap_load(struct petal_mpsc *ring, uint64_t gap,
+static int gap_load(struct petal_mpsc *ring, uint64_t gap, const uint64_t *dead,
 		    struct wish *ret_wish)
 {
 	struct wishes wishes;
@@ -306,14 +337,10 @@ static int gap_load(struct petal_mpsc *ring, uint64_t gap,
 		return 1;
 	if (!wish || wish->to > wishes.tail)
 		return -PETAL_ECORRUPT;
+	if (!is_held(ring, wish) && is_tied(&wishes, wish, dead))
+		return -EAGAIN;
 	*ret_wish = *wish;
 	return 0;
-}
-
-static bool is_in(const uint64_t owners[PETAL_MPSC_OWNERS_MAX / 64],
-		  uint32_t owner)
-{
-	return owners[owner / 64] >> owner % 64 & 1;
 }
 
 /* Make padding of a dead owner's claim. Whether it was still a claim. */
@@ -339,7 +366,7 @@ static int gap_settle(struct petal_mpsc *ring, const uint64_t *dead,
 		      uint64_t pos)
 {
 	struct wish wish;
-	int outcome = gap_load(ring, pos, &wish);
+	int outcome = gap_load(ring, pos, dead, &wish);
 
 	if (outcome != 0)
 		return outcome < 0 ? outcome : 0;
@@ -369,7 +396,8 @@ int petal_mpsc_repair(struct petal_mpsc *ring, uint64_t from_pos,
 	/* [CLAIM] Acquire: whoever moved the tail has its intent readable. */
 	uint64_t tail = petal_load(&ring->shared->tail, PETAL_ACQUIRE(CLAIM)) &
 			~PETAL_MPSC_CLOSED;
-	int records, outcome;
+	uint64_t settled[PETAL_MPSC_OWNERS_MAX / 64];
+	int records, outcome, err = 0;
 
 	if (from_pos % PETAL_RECORD_ALIGN != 0)
 		return -EINVAL;
@@ -378,8 +406,10 @@ int petal_mpsc_repair(struct petal_mpsc *ring, uint64_t from_pos,
 	fences_settle(ring);
 	/* What holds the consumer up must have a name, whosever it is. */
 	records = gap_settle(ring, dead, from_pos);
-	if (records < 0)
+	if (records < 0 && records != -EAGAIN)
 		return records;
+	records = records > 0;
+	memcpy(settled, dead, sizeof(settled));
 	for (uint32_t owner = 0; owner < ring->owners; owner++) {
 		struct wish wish;
 
@@ -387,12 +417,16 @@ int petal_mpsc_repair(struct petal_mpsc *ring, uint64_t from_pos,
 		    wish.from - from_pos >= tail - from_pos)
 			continue;
 		outcome = gap_settle(ring, dead, wish.from);
-		if (outcome < 0)
+		if (outcome == -EAGAIN) {
+			settled[owner / 64] &= ~(UINT64_C(1) << owner % 64);
+			err = outcome;
+		} else if (outcome < 0) {
 			return outcome;
-		records += outcome;
+		}
+		records += outcome > 0;
 	}
-	dead_forget(ring, dead);
-	return records;
+	dead_forget(ring, settled);
+	return err ? err : records;
 }
 
 /* Fill a free entry of the table. Its number, or -ENOSPC. */
@@ -428,7 +462,7 @@ int petal_mpsc_fence(struct petal_mpsc *ring, uint64_t pos, uint32_t *ret_owner)
 	    pos - petal_mpsc_head(ring) > ring->data_bytes)
 		return -EINVAL;
 	fences_settle(ring);
-	err = gap_load(ring, pos, &wish);
+	err = gap_load(ring, pos, NULL, &wish);
 	if (err)
 		return err < 0 ? err : PETAL_RING_EMPTY;
 	entry = fence_enter(ring, &wish);

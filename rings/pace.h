@@ -99,14 +99,15 @@ static inline void petal_pace_wait(struct petal_pace *pace, uint64_t found,
 static inline bool petal_pace_missed(struct petal_pace *pace, uint64_t count)
 {
 	uint64_t begin_ticks = petal_waiter_ticks();
-	uint64_t found = count - pace->counted;
+	int64_t found = (int64_t)(count - pace->counted);
 
 	pace->counted = count;
+	/* Less than nothing is who looked further ahead before. */
 	if (found <= 1)
 		pace->ticks = 0;
 	if (found <= 1 || pace->ticks_max == 0)
 		return false;
-	petal_pace_wait(pace, found, begin_ticks);
+	petal_pace_wait(pace, (uint64_t)found, begin_ticks);
 	return true;
 }
 

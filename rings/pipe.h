@@ -135,7 +135,8 @@ struct petal_pipe {
 	uint32_t claimed;   /* length that was claimed */
 	uint32_t padding;   /* bytes to skip before what was claimed */
 	enum petal_pipe_role role;
-	uint64_t found; /* records that peek has shown */
+	uint64_t found;     /* records that peek has shown, each once */
+	uint64_t found_end; /* of the last of them */
 	struct petal_pace pace;
 	bool has_appended;
 	bool closed; /* by this side */

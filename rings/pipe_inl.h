@@ -245,7 +245,8 @@ static inline int petal_pipe_peek(struct petal_pipe *ring, uint64_t pos,
 	/* Not further ahead of what we released than a ring is long. */
 	if (view.end - ring->pos > ring->data_bytes)
 		return -PETAL_ECORRUPT;
-	ring->found++;
+	ring->found += view.end != ring->found_end;
+	ring->found_end = view.end;
 	*ret_view = view;
 	return 0;
 }

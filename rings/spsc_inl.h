@@ -323,8 +323,9 @@ static inline const void *petal_spsc_peek_at(struct petal_spsc *ring,
 		return petal_spsc_slot(ring, index);
 	petal_spsc_await(ring, index);
 	petal_spsc_idle(ring);
-	if (petal_pace_missed(&ring->pace, ring->pos + index) &&
-	    index < ring->slot_count && petal_spsc_is_ready(ring, index))
+	if (index < ring->slot_count &&
+	    petal_pace_missed(&ring->pace, ring->pos + index) &&
+	    petal_spsc_is_ready(ring, index))
 		return petal_spsc_slot(ring, index);
 	return NULL;
 }

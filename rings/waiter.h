@@ -22,8 +22,10 @@ extern "C" {
  *            if (petal_waiter_look(&waiter))
  *                    continue;
  *            seen = petal_doorbell_arm(&shared->news);
- *            if ((message = petal_spsc_peek(&ring)))
+ *            if ((message = petal_spsc_peek(&ring))) {
+ *                    petal_doorbell_disarm(&shared->news);
  *                    break;
+ *            }
  *            petal_doorbell_wait(&shared->news, seen, deadline_ns);
  *    }
  *    petal_waiter_rest(&waiter);

@@ -409,6 +409,8 @@ static int extent_repair(struct party *party, const struct casualties *dead)
 	struct extent_view *view = view_of(party);
 	int err = petal_mpsc_repair(&view->ring, view->pos, owners);
 
+	if (err == -EAGAIN)
+		return ACT_HELD_UP;
 	for (unsigned i = 0; i < PARTIES_MAX && err >= 0; i++)
 		if (dead->producers >> i & 1)
 			err = doubt(party, &office_of(party)->producers[i]);

@@ -88,6 +88,8 @@ static int mpsc_repair(struct party *party, const struct casualties *dead)
 	owners_of(dead, owners);
 	count = petal_mpsc_repair(&view_of(party)->ring, view_of(party)->pos,
 				  owners);
+	if (count == -EAGAIN)
+		return ACT_HELD_UP;
 	return count < 0 ? count : 0;
 }
 
@@ -103,7 +105,7 @@ static int mpsc_fence(struct party *party, const struct casualties *slow)
 		return 0;
 	err = petal_mpsc_fence(&view->ring, view->pos, &owner);
 	/* With no place in its table it has to wait, like without a fence. */
-	return err == -ENOSPC || err > 0 ? 0 : err;
+	return err == -ENOSPC || err == -EAGAIN || err > 0 ? 0 : err;
 }
 
 static uint64_t mpsc_room(const struct shape *shape)

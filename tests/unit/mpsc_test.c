@@ -583,7 +583,7 @@ static void death__at_each_step_of_a_claim_leaves_a_usable_ring(void **state)
 	}
 }
 
-static void death__of_several_in_a_row_is_repaired_in_one_walk(void **state)
+static void death__of_several_in_a_row_is_repaired_in_one_call(void **state)
 {
 	struct fixture f;
 
@@ -689,6 +689,46 @@ static void repair__passes_a_living_owner_between_swap_and_mark(void **state)
 	assert_empty(&f);
 	assert_usable(&f);
 	fixture_fini(&f);
+}
+
+/* Two wished for the very same, neither has marked it, and one of them lives. */
+static void tied(uint32_t dead, uint32_t won)
+{
+	uint32_t living = 3 - dead;
+	struct petal_mpsc_view view;
+	struct fixture f;
+	uint32_t owner;
+
+	small_init(&f, 0);
+	claim_until(&f, 3 - won, 100, INTENT);
+	claim_until(&f, won, 100, SWAPPED);
+	for (int i = 0; i < 2; i++)
+		assert_outcome(repair(&f, UINT64_C(1) << dead), -EAGAIN);
+	assert_outcome(petal_mpsc_fence(&f.ring, f.pos, &owner), -EAGAIN);
+	assert_outcome(receive(&f, &view), PETAL_RING_PENDING);
+	if (living == won) {
+		/* It marks what it has, and is not hurt. */
+		petal_store(&f.ring.intents[living].from, PETAL_MPSC_HELD,
+			    PETAL_RELAXED);
+		assert_outcome(repair(&f, UINT64_C(1) << dead), 0);
+		assert_outcome(receive(&f, &view), PETAL_RING_PENDING);
+	} else {
+		/* It claims another, and the gap is known as the dead one's. */
+		claim_until(&f, living, 100, HELD);
+		assert_outcome(repair(&f, UINT64_C(1) << dead), 1);
+	}
+	assert_outcome(repair(&f, UINT64_C(1) << living), 1);
+	assert_empty(&f);
+	assert_usable(&f);
+	fixture_fini(&f);
+}
+
+static void repair__of_two_with_one_wish_waits_for_the_living_one(void **state)
+{
+	(void)state;
+	for (uint32_t dead = 1; dead <= 2; dead++)
+		for (uint32_t won = 1; won <= 2; won++)
+			tied(dead, won);
 }
 
 /* The loser of a swap is alive, and stopped where it cannot know yet. */
@@ -825,10 +865,13 @@ static void fence__acknowledged_before_release_costs_no_lap(void **state)
 	fixture_fini(&f);
 }
 
-/* It stopped between its swap and the mark, with a rival that lost there. */
+/*
+ * It stopped between its swap and the mark, with a rival that lost there, and
+ * had wished for another end: with the same one nobody knows, as above.
+ */
 static void fence__finds_the_owner_of_a_claim_without_a_mark(void **state)
 {
-	static const uint32_t rivals[] = { 16, 100, 1000 };
+	static const uint32_t rivals[] = { 16, 200, 1000 };
 
 	(void)state;
 	for (unsigned i = 0; i < 3; i++) {
@@ -2056,11 +2099,13 @@ int main(void)
 		cmocka_unit_test(
 			death__at_each_step_of_a_claim_leaves_a_usable_ring),
 		cmocka_unit_test(
-			death__of_several_in_a_row_is_repaired_in_one_walk),
+			death__of_several_in_a_row_is_repaired_in_one_call),
 		cmocka_unit_test(
 			death__of_two_with_one_intent_position_finds_the_true_one),
 		cmocka_unit_test(
 			repair__passes_a_living_owner_between_swap_and_mark),
+		cmocka_unit_test(
+			repair__of_two_with_one_wish_waits_for_the_living_one),
 		cmocka_unit_test(
 			repair__is_not_held_up_by_a_living_losers_wish),
 		cmocka_unit_test(repair__leaves_a_living_owners_claims_alone),
