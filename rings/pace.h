@@ -57,7 +57,9 @@ struct petal_pace {
  */
 static inline void petal_pace_init(struct petal_pace *pace, uint64_t count)
 {
-	*pace = (struct petal_pace){ count, 0, PETAL_PACE_TICKS_MAX };
+	pace->counted = count;
+	pace->ticks = 0;
+	pace->ticks_max = PETAL_PACE_TICKS_MAX;
 }
 
 /**

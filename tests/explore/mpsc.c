@@ -36,6 +36,7 @@ static struct {
 	uint8_t delivered[OWNERS * EACH];
 	uint8_t last[OWNERS];
 	bool fenced;
+	bool undecided; /* repair wants to be called again */
 } state;
 
 static struct petal_mpsc_geometry geometry = {
@@ -197,10 +198,13 @@ static void release(void)
 static void repair_0(void)
 {
 	uint64_t dead[PETAL_MPSC_OWNERS_MAX / 64] = { 1 };
+	int count;
 
-	if (explore_proved_dead(0))
-		explore_check(petal_mpsc_repair(&state.rings[CONSUMER],
-						state.pos, dead) >= 0);
+	if (!explore_proved_dead(0))
+		return;
+	count = petal_mpsc_repair(&state.rings[CONSUMER], state.pos, dead);
+	explore_check(count >= 0 || count == -EAGAIN);
+	state.undecided = count == -EAGAIN;
 }
 
 static void check_all(void)
@@ -219,7 +223,13 @@ static void check_all(void)
 
 static void finish(void)
 {
-	int outcome = consume(2 * EACH, 2 * EACH);
+	int outcome;
+
+	/* Who lives has gone on, so now it is known. */
+	if (state.undecided)
+		repair_0();
+	explore_check(!state.undecided);
+	outcome = consume(2 * EACH, 2 * EACH);
 
 	explore_check(outcome == PETAL_RING_EMPTY ||
 		      outcome == PETAL_RING_CLOSED);
@@ -405,6 +415,11 @@ static const struct explore_model producer_dies_late =
 			   consume_and_repair },
 	      .finish = finish, .mortal = 1u << 0);
 
+static const struct explore_model alike =
+	MODEL(.name = "alike", .setup = make_new,
+	      .threads = { produce_short_1, produce_short_1, only_repair },
+	      .finish = finish, .mortal = 1u << 0);
+
 static const struct explore_model likeness =
 	MODEL(.name = "likeness", .setup = make_new,
 	      .threads = { produce_short_1, produce_likeness, only_repair },
@@ -448,6 +463,7 @@ const struct explore_model *const explore_models[] = {
 	&consumer_dies,
 	&closed,
 	&formatted,
+	&alike,
 	&likeness,
 	NULL,
 };
