@@ -249,8 +249,8 @@ static bool parse(int count, char **words)
 			options.is_quick = true;
 			options.whole.searched = 30000;
 			options.whole.random = 5000;
-			options.weakened.searched = 10000;
-			options.weakened.random = 3000;
+			options.weakened.searched = 20000;
+			options.weakened.random = 20000;
 			continue;
 		}
 		if (strcmp(words[i], "--c20") == 0) {
