@@ -115,9 +115,11 @@ uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell)
 	uint32_t seen = petal_load(&doorbell->sequence, PETAL_ACQUIRE(SEEN));
 
 	/* Only a peer gone mad leaves it odd, and then nobody would sleep. */
-	if (seen & NAP)
-		seen = petal_add(&doorbell->sequence, 1, PETAL_ACQ_REL(SEEN)) +
-		       1;
+	if (seen & NAP) {
+		petal_add(&doorbell->sequence, 1, PETAL_RELAXED);
+		/* [SEEN] Acquire, as above. */
+		seen = petal_load(&doorbell->sequence, PETAL_ACQUIRE(SEEN));
+	}
 	return arm(doorbell) ? seen | NAP : seen;
 }
 
