@@ -399,6 +399,21 @@ static int faults_strike(void)
 	return places_fill();
 }
 
+/* Who met an error keeps what it had, and others may wait for that for ever. */
+static int ended_well(const struct person *person)
+{
+	const struct history *history = person->party.history;
+	uint64_t last = history->count ? history->events[history->count - 1]
+				       : 0;
+
+	if (event_kind(last) != EVENT_ODD)
+		return 0;
+	snprintf(world.why, sizeof(world.why),
+		 "party %" PRIu32 " met error %" PRId64, history->number,
+		 -(int64_t)event_id(last));
+	return 1;
+}
+
 static int run_for(struct person *person, uint64_t steps)
 {
 	for (uint64_t i = 0; i < steps; i++) {
@@ -408,7 +423,8 @@ static int run_for(struct person *person, uint64_t steps)
 		if (step == STEP_RUNNING)
 			continue;
 		person->life = LIFE_ENDED;
-		return step == STEP_ENDED ? 0 : complain("a party broke down");
+		return step == STEP_ENDED ? ended_well(person)
+					  : complain("a party broke down");
 	}
 	return 0;
 }

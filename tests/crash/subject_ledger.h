@@ -38,7 +38,8 @@ struct parcel {
 struct ledger_view {
 	struct petal_spsc rings[RINGS];
 	uint32_t seat;
-	uint32_t number; /* of the owner's ledger */
+	uint32_t number;       /* of the owner's ledger */
+	struct petal_ref kept; /* by a consumer, while it takes another */
 	struct petal_ledger ledgers[LEDGERS_MAX];
 };
 
