@@ -276,7 +276,8 @@ int petal_ledger_recall(const struct petal_ledger *ledger, struct petal_ref ref,
  * Order: acquires [LOAN]; [NAME].
  *
  * Return: 0; -EALREADY: it was accepted before; the rest as for
- * petal_ledger_check(), and -EBUSY.
+ * petal_ledger_check(), and -EBUSY. A successor passes what is -EALREADY: an
+ * older ref to it was in the ring that it took over.
  */
 static inline int petal_ledger_accept(const struct petal_ledger *ledger,
 				      struct petal_ref ref);

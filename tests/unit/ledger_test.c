@@ -581,6 +581,30 @@ static void leave__a_second_time_does_not_hit_the_successor(void **state)
 	assert_ok(petal_ledger_check(&successor, ref, 1));
 }
 
+/* Granted to the dead one by the owner, and to its successor by another. */
+static void
+accept__by_an_older_ref_in_a_ring_makes_the_newer_one_known(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_ref ref = lend(f, 0);
+	struct petal_ref older = ref; /* in the ring that is taken over */
+	struct petal_ledger successor;
+
+	assert_ok(petal_ledger_share(&f->seats[0], ref, BIT(1) | BIT(2)));
+	assert_ok(petal_ledger_drop(&f->seats[0], ref));
+	assert_ok(petal_ledger_accept(&f->seats[2], ref));
+	assert_ok(petal_ledger_repair(&f->seats[3], 1));
+	successor = sit(f->memory, 30);
+	assert_outcome(petal_ledger_accept(&successor, older), -EACCES);
+
+	assert_ok(petal_ledger_forward(&f->seats[2], ref, BIT(30)));
+	assert_ok(petal_ledger_accept(&successor, older));
+	assert_outcome(petal_ledger_accept(&successor, ref), -EALREADY);
+	assert_ok(petal_ledger_drop(&successor, older));
+	assert_outcome(petal_ledger_accept(&successor, ref), -EACCES);
+	assert_true(all_home(f));
+}
+
 static void settling_with_1(struct fixture *f)
 {
 	if (petal_ledger_settle(&f->seats[2], 1) != 1)
@@ -1302,6 +1326,8 @@ int main(void)
 		WITH_LEDGER(death__a_seat_where_a_repairer_stopped_stays_taken),
 		WITH_LEDGER(sitting__who_comes_late_does_not_hit_the_successor),
 		WITH_LEDGER(leave__a_second_time_does_not_hit_the_successor),
+		WITH_LEDGER(
+			accept__by_an_older_ref_in_a_ring_makes_the_newer_one_known),
 		WITH_LEDGER(settle__no_successor_sits_down_before_it_is_over),
 		WITH_LEDGER(recall__leaves_what_was_lent_meanwhile_alone),
 		WITH_LEDGER(
