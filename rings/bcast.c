@@ -664,8 +664,13 @@ int petal_bcast_admit(struct petal_bcast *ring, void *cursor,
 	err = petal_bcast_sit(&ring->map, true, options, &ticket);
 	if (err)
 		return err;
+	/* Nobody writes over it meanwhile, for that would be us. */
+	ticket.ordinal = petal_bcast_ordinal(
+		petal_load(&petal_bcast_at(&ring->map, ticket.pos)->commit,
+			   PETAL_RELAXED));
 	seat_known(ring, cursor, &ticket);
 	ring->known[ticket.seat].pos = ticket.pos;
+	ring->known[ticket.seat].spill_pos = ticket.spill_pos;
 	*ret_ticket = ticket;
 	return 0;
 }

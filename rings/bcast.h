@@ -283,6 +283,7 @@ struct petal_bcast_ticket {
 	uint64_t word;
 	uint64_t pos;
 	uint64_t spill_pos;
+	uint64_t ordinal; /* of the record at pos: what is lost is counted */
 	uint32_t seat;
 	uint32_t reserved;
 };

@@ -242,12 +242,11 @@ static int find_oldest(const struct petal_bcast_map *map, uint64_t *ret_pos,
 	return -EAGAIN;
 }
 
-/* Go to where the ticket says, or to the oldest record if that is gone. */
-static int begin(struct petal_bcast_reader *reader,
-		 const struct petal_bcast_ticket *ticket)
+/* Go to where the ticket says. */
+static void begin(struct petal_bcast_reader *reader,
+		  const struct petal_bcast_ticket *ticket)
 {
 	const struct petal_bcast_map *map = &reader->map;
-	int err = 0;
 
 	reader->word = ticket->word;
 	reader->seat = ticket->seat;
@@ -255,6 +254,7 @@ static int begin(struct petal_bcast_reader *reader,
 	reader->long_way = reader->policy == PETAL_BCAST_SPILL ||
 			   petal_bcast_is_far(map);
 	reader->pos = ticket->pos;
+	reader->ordinal = ticket->ordinal;
 	reader->stored_pos = ticket->pos;
 	reader->spill_pos = ticket->spill_pos;
 	reader->stored_spill = ticket->spill_pos;
@@ -263,10 +263,17 @@ static int begin(struct petal_bcast_reader *reader,
 			     4;
 	if (reader->step_bytes > map->data_bytes / 4)
 		reader->step_bytes = map->data_bytes / 4;
-	petal_bcast_refresh(map, petal_bcast_at(map, ticket->pos),
-			    PETAL_RECORD_HEADER_BYTES);
+	petal_pace_init(&reader->pace, reader->ordinal);
+}
+
+/* Which number is there, or the oldest record if that place is gone. */
+static int find_start(struct petal_bcast_reader *reader)
+{
+	const struct petal_bcast_map *map = &reader->map;
+	int err = 0;
+
 	reader->ordinal = petal_bcast_ordinal(petal_load(
-		&petal_bcast_at(map, ticket->pos)->commit, PETAL_RELAXED));
+		&petal_bcast_at(map, reader->pos)->commit, PETAL_RELAXED));
 	/* [LAP] It was a header, or the limit has moved. */
 	petal_fence(PETAL_ACQUIRE(LAP));
 	if (petal_bcast_is_lapped_now(map, reader->pos))
@@ -294,7 +301,8 @@ int petal_bcast_join(void *memory, uint64_t bytes,
 	if (err)
 		return err;
 	reader.cursor = &reader.map.cursors[ticket.seat];
-	err = begin(&reader, &ticket);
+	begin(&reader, &ticket);
+	err = find_start(&reader);
 	if (err) {
 		petal_bcast_leave(&reader);
 		return err;
@@ -316,7 +324,7 @@ int petal_bcast_enter(const void *memory, uint64_t bytes, void *cursor,
 	err = petal_bcast_map((void *)(uintptr_t)memory, bytes, &reader.map);
 	if (err)
 		return err;
-	if (ticket->seat >= reader.map.readers ||
+	if (ticket->seat >= reader.map.readers || ticket->ordinal >> 48 != 0 ||
 	    ticket->pos % petal_bcast_align(reader.map.far) != 0 ||
 	    ticket->spill_pos % PETAL_BCAST_ALIGN != 0 ||
 	    petal_bcast_word_policy(ticket->word) > PETAL_BCAST_SPILL ||
@@ -326,10 +334,10 @@ int petal_bcast_enter(const void *memory, uint64_t bytes, void *cursor,
 	reader.cursor = cursor;
 	err = set_cursor(cursor, ticket);
 	petal_bcast_show(&reader.map, cursor, PETAL_BCAST_CURSOR_BYTES);
-	if (!err)
-		err = begin(&reader, ticket);
 	if (err)
 		return err;
+	/* What was overtaken since is told, or read from the spill area. */
+	begin(&reader, ticket);
 	*ret_reader = reader;
 	return 0;
 }

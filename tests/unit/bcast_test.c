@@ -1290,6 +1290,57 @@ static void processes__fast_and_slow_of_every_policy(void **state)
 	fixture_fini(&f);
 }
 
+/* Its host was busy, and the ring went on for some laps. */
+static void enter__late_counts_or_reads_what_was_overtaken(void **state)
+{
+	const struct petal_bcast_options options[] = {
+		{ .policy = PETAL_BCAST_DROP_OLDEST },
+		{ .policy = PETAL_BCAST_SPILL,
+		  .full = PETAL_BCAST_DROP_OLDEST },
+	};
+	struct petal_bcast_ticket tickets[2];
+	struct fixture f;
+	uint8_t *cursors;
+
+	(void)state;
+	fixture_init(&f, DATA, UINT64_C(1) << 32);
+	cursors = shared_memory(2 * PETAL_BCAST_CURSOR_BYTES);
+	push_many(&f, 3, 64);
+	for (int i = 0; i < 2; i++)
+		assert_ok(petal_bcast_admit(
+			&f.ring, cursors + i * PETAL_BCAST_CURSOR_BYTES,
+			&options[i], &tickets[i]));
+	/* What is overtaken by then fits into the spill area. */
+	push_many(&f, DATA / 80 + 10, 64);
+	for (int i = 0; i < 2; i++) {
+		struct petal_bcast_reader reader;
+		struct petal_bcast_view view;
+		uint64_t expected = 3;
+
+		assert_ok(petal_bcast_enter(
+			f.memory, f.bytes,
+			cursors + i * PETAL_BCAST_CURSOR_BYTES, &tickets[i],
+			&reader));
+		if (i == 0) {
+			assert_outcome(petal_bcast_peek(&reader, &view),
+				       PETAL_RING_LAPPED);
+			assert_true(petal_bcast_lost(&reader) > 0);
+			expected += petal_bcast_lost(&reader);
+		}
+		for (; expected < f.next; expected++) {
+			assert_ok(petal_bcast_peek(&reader, &view));
+			assert_true(is_right(&view, expected));
+			petal_bcast_release(&reader, &view);
+		}
+		assert_outcome(petal_bcast_peek(&reader, &view),
+			       PETAL_RING_EMPTY);
+		if (i == 1)
+			assert_int_equal(petal_bcast_lost(&reader), 0);
+	}
+	munmap(cursors, 2 * PETAL_BCAST_CURSOR_BYTES);
+	fixture_fini(&f);
+}
+
 /* As on another host: it may not even write to the ring. */
 static pid_t fork_far_reader(struct fixture *f,
 			     const struct petal_bcast_options *options,
@@ -1317,8 +1368,10 @@ static pid_t fork_far_reader(struct fixture *f,
 	return child;
 }
 
-/* With the processor's own instructions; what they must do is shown in
- * noncoherent_bcast_test. */
+/*
+ * With the processor's own instructions; what they must do is shown in
+ * noncoherent_bcast_test.
+ */
 static void processes__a_far_ring_survives_deaths_on_both_sides(void **state)
 {
 	const struct petal_bcast_options options[] = {
@@ -1657,6 +1710,8 @@ int main(void)
 		cmocka_unit_test(reader__survives_any_bytes_in_the_ring),
 		cmocka_unit_test(close__readers_drain_and_then_know),
 		cmocka_unit_test(processes__fast_and_slow_of_every_policy),
+		cmocka_unit_test(
+			enter__late_counts_or_reads_what_was_overtaken),
 		cmocka_unit_test(
 			processes__a_far_ring_survives_deaths_on_both_sides),
 		cmocka_unit_test(
