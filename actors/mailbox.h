@@ -255,7 +255,8 @@ int petal_mailbox_wait(struct petal_mailbox *mailbox, uint64_t deadline_ns);
  * petal_mailbox_repair() - clear what senders proved dead left behind
  * @dead: bit map of their numbers
  *
- * Return: number of messages that will not come; -PETAL_ECORRUPT.
+ * Return: number of messages that will not come; -EAGAIN as
+ * petal_mpsc_repair(): call again; -PETAL_ECORRUPT.
  */
 int petal_mailbox_repair(struct petal_mailbox *mailbox,
 			 const uint64_t dead[PETAL_MPSC_OWNERS_MAX / 64]);
@@ -270,7 +271,7 @@ int petal_mailbox_repair(struct petal_mailbox *mailbox,
  *
  * Return: 0; PETAL_MAILBOX_EMPTY when nothing holds us up (any more); -ENOSPC
  * when PETAL_MPSC_FENCES_MAX such senders have not been heard of since;
- * -PETAL_ECORRUPT.
+ * -EAGAIN as petal_mpsc_fence(): call again; -PETAL_ECORRUPT.
  */
 int petal_mailbox_fence(struct petal_mailbox *mailbox, uint32_t *ret_sender);
 

@@ -73,8 +73,8 @@ extern "C" {
  * compare-and-swap, so the late stores of who has lost its seat hit nothing
  * (unless 65536 others have had the seat since, and the same place).
  *
- * In a segment that is not coherent (CXL between hosts) there is the second form
- * alone, for a line must have one writer, and the ring is far:
+ * In a segment that is not coherent (CXL between hosts) there is the second
+ * form alone, for a line must have one writer, and the ring is far:
  *
  *    | commit 8 | length 4 | type 4 | payload ... | padding | crc 4 | zero 4 |
  *
@@ -83,7 +83,7 @@ extern "C" {
  * header's is, and that before tail; the limit is, before anything is written
  * over. A reader throws its copy of the header's line away at each look, of the
  * others when the commit word is there, and of the limit's after it has read:
- * so [FILL] and [LAP] hold between hosts. Its cursor goes the other way likewise.
+ * so [FILL] and [LAP] hold between hosts. Its cursor goes the other way so, too.
  * A header that is neither the next nor "free", or a checksum that does not
  * match, is "not yet" for PETAL_BCAST_DOUBTS_MAX looks in a row; then peek says
  * -PETAL_ECORRUPT, until a look finds the record after all. The publisher, a
@@ -419,7 +419,8 @@ int petal_bcast_repair(void *memory, uint64_t bytes, uint32_t owner);
  *
  * Return: 0; -EAGAIN when no seat is free; -EINVAL for options that contradict
  * each other or the ring; -ESTALE when the seat was taken away meanwhile;
- * -EOPNOTSUPP of a far ring, whose publisher admits its readers; otherwise what petal_bcast_attach() says.
+ * -EOPNOTSUPP of a far ring, whose publisher admits its readers; otherwise what
+ * petal_bcast_attach() says.
  */
 int petal_bcast_join(void *memory, uint64_t bytes,
 		     const struct petal_bcast_options *options,
@@ -495,8 +496,8 @@ static inline void petal_bcast_release(struct petal_bcast_reader *reader,
  * @ret_hold: for petal_bcast_drop()
  *
  * A BLOCK reader's bytes stay where they are until the drop, and the ring fills
- * up behind a hold. So do those of a spilled record, while the seat is ours: the
- * spill area fills up behind it, and then the second policy decides. Another's
+ * up behind a hold. So do those of a spilled record, while the seat is ours:
+ * the spill area fills up behind it, then the second policy decides. Another's
  * stay if petal_bcast_check() says so. A spilled record has left the ring, so
  * nobody else can resolve its name.
  *
@@ -516,7 +517,7 @@ void petal_bcast_drop(struct petal_bcast_reader *reader, uint32_t hold);
  * petal_bcast_resolve() - look at a record whose name another reader gave
  * @ref: position and number from its view; any bytes do no harm
  *
- * It must be held meanwhile, or be checked by petal_bcast_check() after reading.
+ * It must be held meanwhile, or checked by petal_bcast_check() after reading.
  *
  * Return: 0 with the view; PETAL_RING_LAPPED when it is gone; -EINVAL when no
  * record of this ring has that name; -PETAL_ECORRUPT.

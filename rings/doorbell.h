@@ -49,8 +49,8 @@ extern "C" {
  * once until the next ring, with one wake-up more.
  *
  * armed is odd while somebody may sleep, and every arm and every answer makes
- * it another number, so that a ringer never clears an arm that it has not answered. Its
- * second bit says that the barrier was made since it became odd.
+ * it another number, so that a ringer never clears an arm that it has not
+ * answered. Its second bit says that the barrier was made since it became odd.
  *
  * Who may run together: everything with everything, from any number of threads
  * and processes, except that disarm, and an fd, are for a doorbell with one
@@ -112,8 +112,8 @@ static_assert(__builtin_offsetof(struct petal_doorbell, armed) == 4, "layout");
  * Order: the first half of [WAKE], if the arm before was not answered and had
  * not made it.
  *
- * Return: for petal_doorbell_wait(): the sequence, and in its lowest bit whether
- * the sleep is to be a nap.
+ * Return: for petal_doorbell_wait(): the sequence, and in its lowest bit
+ * whether the sleep is to be a nap.
  */
 uint32_t petal_doorbell_arm(struct petal_doorbell *doorbell);
 
@@ -156,9 +156,9 @@ int petal_doorbell_wait(struct petal_doorbell *doorbell, uint32_t seen,
  * @deadline_ns: as for petal_doorbell_wait()
  *
  * Return: 0 when one of them rang, a nap is over or a signal came: test all
- * conditions; 1 when the deadline has passed; -EINVAL for a count out of range; -ENOSYS
- * before Linux 5.16: give each an fd instead; otherwise what futex_waitv(2)
- * said, negated.
+ * conditions; 1 when the deadline has passed; -EINVAL for a count out of range;
+ * -ENOSYS before Linux 5.16: give each an fd instead; otherwise what
+ * futex_waitv(2) said, negated.
  */
 int petal_doorbell_wait_many(struct petal_doorbell *const *doorbells,
 			     const uint32_t *seen, unsigned count,

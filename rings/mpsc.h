@@ -321,8 +321,9 @@ void petal_mpsc_release(struct petal_mpsc *ring, uint64_t to_pos);
  * Return: number of claims turned into padding; -EAGAIN when somebody who is
  * not in @dead was stopped in the middle of a claim that may be a dead one's:
  * all others are repaired, so call again when it has gone on, and give out no
- * number of @dead before; -EINVAL when no record can start at @from_pos; -PETAL_ECORRUPT when what is claimed at @from_pos, or
- * where a dead owner wished, has no name at all.
+ * number of @dead before; -EINVAL when no record can start at @from_pos;
+ * -PETAL_ECORRUPT when what is claimed at @from_pos, or where a dead owner
+ * wished, has no name at all.
  */
 int petal_mpsc_repair(struct petal_mpsc *ring, uint64_t from_pos,
 		      const uint64_t dead[PETAL_MPSC_OWNERS_MAX / 64]);
