@@ -1290,6 +1290,33 @@ static void processes__fast_and_slow_of_every_policy(void **state)
 	fixture_fini(&f);
 }
 
+/*
+ * Large records, so that each lap ends in padding: who waits there may find
+ * that it alone is overwritten.
+ */
+static void processes__who_spills_and_blocks_loses_nothing(void **state)
+{
+	const struct petal_bcast_options options = {
+		.policy = PETAL_BCAST_SPILL, .full = PETAL_BCAST_BLOCK
+	};
+	uint64_t count = petal_test_rounds(100000);
+	struct report *report = shared_memory(sizeof(*report));
+	struct fixture f;
+	pid_t child;
+
+	(void)state;
+	fixture_init(&f, DATA, UINT64_C(1) << 32);
+	child = fork_reader(&f, &options, report, 0);
+	push_waiting(&f, count, f.ring.length_max);
+	petal_bcast_close(&f.ring);
+	end(child);
+	assert_int_equal(report->errors.bits, 0);
+	assert_int_equal(report->lost.bits, 0);
+	assert_int_equal(report->read.bits, count);
+	munmap(report, sizeof(*report));
+	fixture_fini(&f);
+}
+
 /* Its host was busy, and the ring went on for some laps. */
 static void enter__late_counts_or_reads_what_was_overtaken(void **state)
 {
@@ -1713,6 +1740,8 @@ int main(void)
 		cmocka_unit_test(reader__survives_any_bytes_in_the_ring),
 		cmocka_unit_test(close__readers_drain_and_then_know),
 		cmocka_unit_test(processes__fast_and_slow_of_every_policy),
+		cmocka_unit_test(
+			processes__who_spills_and_blocks_loses_nothing),
 		cmocka_unit_test(
 			enter__late_counts_or_reads_what_was_overtaken),
 		cmocka_unit_test(
