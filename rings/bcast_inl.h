@@ -277,8 +277,7 @@ static inline bool petal_bcast_is_ours(const struct petal_bcast_reader *reader)
 static inline bool petal_bcast_is_lapped(const struct petal_bcast_map *map,
 					 uint64_t pos)
 {
-	/* [LIMIT] Acquire: with the limit come marks and spilled copies. */
-	uint64_t limit = petal_load(&map->shared->limit, PETAL_ACQUIRE(LIMIT));
+	uint64_t limit = petal_load(&map->shared->limit, PETAL_RELAXED);
 
 	return (int64_t)(limit - map->data_bytes - pos) > 0;
 }

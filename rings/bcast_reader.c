@@ -8,7 +8,7 @@
  */
 
 /* How much may be passed over in one call, in records. */
-#define SKIPS_MAX 4096
+#define SKIPS_MAX 256
 #define TRIES_MAX 8
 
 static bool is_options(const struct petal_bcast_map *map,
@@ -541,27 +541,41 @@ static int spill_skip(struct petal_bcast_reader *reader, int skips_max,
 	return -EAGAIN;
 }
 
+/* The next record out of the spill area. PETAL_RING_EMPTY: no copy is there. */
+static int read_copy(struct petal_bcast_reader *reader,
+		     struct petal_bcast_view *ret_view)
+{
+	struct petal_bcast_view view;
+	int err;
+
+	if (reader->policy != PETAL_BCAST_SPILL)
+		return PETAL_RING_EMPTY;
+	err = spill_skip(reader, SKIPS_MAX, &view);
+	if (err)
+		return err < 0 ? err : PETAL_RING_EMPTY;
+	if (view.ordinal != reader->ordinal)
+		return lose(reader, view.pos, view.ordinal);
+	reader->pos = view.pos;
+	*ret_view = view;
+	return 0;
+}
+
 /* Overtaken: read copies, or go to the oldest record and say what was lost. */
 static int overtaken(struct petal_bcast_reader *reader,
 		     struct petal_bcast_view *ret_view)
 {
-	struct petal_bcast_view view;
 	uint64_t pos, ordinal;
-	int err = 1;
+	/* First, for what is older than this was copied before it became so. */
+	int err = find_oldest(&reader->map, &pos, &ordinal);
+	int outcome;
 
-	if (reader->policy == PETAL_BCAST_SPILL)
-		err = spill_skip(reader, SKIPS_MAX, &view);
-	if (err < 0)
-		return err;
-	if (err == 0 && view.ordinal == reader->ordinal) {
-		reader->pos = view.pos;
-		*ret_view = view;
-		return 0;
-	}
-	if (err == 0)
-		return lose(reader, view.pos, view.ordinal);
-	err = find_oldest(&reader->map, &pos, &ordinal);
-	return err ? err : lose(reader, pos, ordinal);
+	if (!is_still_ours(reader))
+		return -ESTALE;
+	outcome = read_copy(reader, ret_view);
+	if (outcome == PETAL_RING_EMPTY)
+		outcome = err ? err : lose(reader, pos, ordinal);
+	petal_bcast_store(reader);
+	return outcome;
 }
 
 static int nothing(struct petal_bcast_reader *reader)
@@ -601,14 +615,12 @@ static int look_out(struct petal_bcast_reader *reader,
 			       &view);
 		if (outcome == 0)
 			return give(reader, &view, ret_view);
-		if (!is_still_ours(reader))
-			return -ESTALE;
-		if (outcome == PETAL_RING_EMPTY)
-			return nothing(reader);
-		if (outcome == PETAL_RING_LAPPED) {
+		if (outcome == PETAL_RING_LAPPED)
 			outcome = overtaken(reader, ret_view);
-			petal_bcast_store(reader);
-		}
+		else if (!is_still_ours(reader))
+			return -ESTALE;
+		else if (outcome == PETAL_RING_EMPTY)
+			return nothing(reader);
 	}
 	return outcome;
 }

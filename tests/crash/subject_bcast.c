@@ -39,6 +39,11 @@ static enum petal_bcast_policy policy_of(const struct shape *shape,
 			  : PETAL_BCAST_BLOCK;
 }
 
+static enum petal_bcast_policy full_of(const struct shape *shape)
+{
+	return (enum petal_bcast_policy)(shape->variant >> 2 & 3);
+}
+
 /* Of who reads, and of who has died. */
 static uint32_t spills(const struct shape *shape)
 {
@@ -48,6 +53,19 @@ static uint32_t spills(const struct shape *shape)
 static bool bcast_lags(const struct shape *shape, unsigned index)
 {
 	return policy_of(shape, index) != PETAL_BCAST_BLOCK;
+}
+
+/* Of those that lag, who spills and then blocks must get all. */
+static bool may_lose(const struct party *party)
+{
+	switch (policy_of(party->shape, party->index)) {
+	case PETAL_BCAST_DROP_OLDEST:
+		return true;
+	case PETAL_BCAST_SPILL:
+		return full_of(party->shape) == PETAL_BCAST_DROP_OLDEST;
+	default:
+		return false;
+	}
 }
 
 static struct petal_bcast_geometry geometry_of(const struct shape *shape)
@@ -105,7 +123,7 @@ static int reader_join(struct party *party, enum petal_bcast_from from)
 	const struct shape *shape = party->shape;
 	struct petal_bcast_options options = {
 		.policy = policy_of(shape, party->index),
-		.full = (enum petal_bcast_policy)(shape->variant >> 2 & 3),
+		.full = full_of(shape),
 		.from = from,
 		.owner = party->index + 1,
 	};
@@ -230,6 +248,8 @@ static int peeked(struct party *party, int outcome)
 {
 	uint64_t lost = petal_bcast_lost(reader_of(party));
 
+	if (lost > 0 && !may_lose(party))
+		return -EPROTO;
 	if (lost != view_of(party)->lost)
 		history_add(party->history, EVENT_LOST,
 			    lost - view_of(party)->lost);
@@ -355,11 +375,6 @@ static int keep_one(struct party *party)
 	if (!id)
 		return ACT_DONE;
 	outcome = petal_bcast_hold(reader_of(party), &view, &hold);
-	/* What was spilled cannot be held. */
-	if (outcome == -EOPNOTSUPP && view.spilled) {
-		let_go(party, &view, id);
-		return ACT_DONE;
-	}
 	if (outcome)
 		return outcome;
 	joins = view_of(party)->joins;

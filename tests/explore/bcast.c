@@ -22,6 +22,7 @@ const char explore_kind[] = "bcast";
 #define CHUNK 496u /* a chunk, with its header */
 #define QUARTER 1008u
 #define WIDE 976u
+#define PADDED 928u /* four to a lap, and padding at its end */
 
 static _Alignas(64) uint8_t shared[SHARED_BYTES];
 
@@ -215,6 +216,19 @@ static int read_some(unsigned i, unsigned tries)
 	return outcome;
 }
 
+/*
+ * The reader waits in front of the padding that ends the first lap. The next
+ * record overwrites that alone, the one after it what the reader wants, too.
+ */
+static void make_spilling_at_the_end(void)
+{
+	make(0, READERS, 1);
+	join(1, PETAL_BCAST_SPILL, PETAL_BCAST_FROM_NOW);
+	publish(PADDED, 4, 4);
+	read_some(1, 5);
+	publish(PADDED, 3, 3);
+}
+
 static void finish(void)
 {
 	for (unsigned i = 0; i < READERS; i++) {
@@ -334,6 +348,11 @@ static void join_oldest_and_spill(void)
 static void publish_1(void)
 {
 	publish(QUARTER, 1, 2);
+}
+
+static void publish_padded(void)
+{
+	publish(PADDED, 2, 3);
 }
 
 static void publish_chunk(void)
@@ -484,6 +503,10 @@ static const struct explore_model spilling =
 	MODEL(.name = "spill", .setup = make_spilling,
 	      .threads = { publish_1, read_1_shortly }, .finish = finish);
 
+static const struct explore_model spilling_at_the_end =
+	MODEL(.name = "spill-end", .setup = make_spilling_at_the_end,
+	      .threads = { publish_padded, read_1_shortly }, .finish = finish);
+
 static const struct explore_model rejoining_lost =
 	MODEL(.name = "rejoin-lost", .setup = make_lost,
 	      .threads = { read_and_leave, rejoin }, .finish = finish_rejoined);
@@ -513,15 +536,25 @@ static const struct explore_model formatted =
 	      .threads = { format, find_formatted });
 
 const struct explore_model *const explore_models[] = {
-	&blocking,       &two,
-	&batch,          &dropping,
-	&closed,         &joining,
-	&joining_full,   &joining_oldest,
-	&joining_drains, &joining_spills,
-	&spilling,       &rejoining_lost,
-	&rejoining,      &joining_successor,
-	&publisher_dies, &reader_dies,
-	&formatted,      NULL,
+	&blocking,
+	&two,
+	&batch,
+	&dropping,
+	&closed,
+	&joining,
+	&joining_full,
+	&joining_oldest,
+	&joining_drains,
+	&joining_spills,
+	&spilling,
+	&spilling_at_the_end,
+	&rejoining_lost,
+	&rejoining,
+	&joining_successor,
+	&publisher_dies,
+	&reader_dies,
+	&formatted,
+	NULL,
 };
 
 #define BY_DEATH "a successor comes after proof of death, which orders all"
@@ -538,6 +571,7 @@ const struct explore_excuse explore_excuses[] = {
 	  "leads to, and does the same" },
 	{ "rings/bcast_reader.c", "LIMIT", EXPLORE_ACQUIRE, EXPLORE_RELAXED,
 	  "a mark that is older than the limit lies behind it, which is found "
-	  "by the look at the limit, or the intent, that follows" },
+	  "by the look at the limit, or the intent, that follows; and the fence "
+	  "of [LAP] lies between the limit and what was spilled" },
 	{ .file = NULL },
 };
