@@ -242,16 +242,30 @@ static int freed(struct check *check, const struct history *history,
 
 	if (!message)
 		return wrong(check, "freed, and never tried", id, history);
-	if (kind == EVENT_LATE) {
-		message->finals -= !history->dead;
-		return 0;
-	}
-	if (!history->dead)
+	if (!history->dead || kind == EVENT_LATE)
 		return 0;
 	message->vague = 1;
 	message->finals += kind == EVENT_DONE &&
 			   dones_left >= check->rules->late;
 	return 0;
+}
+
+/*
+ * Whether release said that another had the message by then. What was read of
+ * it may be of whoever claimed its room since, and published it never.
+ */
+static bool is_late(const struct history *history, uint64_t at)
+{
+	uint64_t id = event_id(history->events[at]);
+
+	for (uint64_t j = at + 1; j < history->count; j++) {
+		enum event kind = event_kind(history->events[j]);
+
+		if (event_id(history->events[j]) == id &&
+		    (kind == EVENT_DONE || kind == EVENT_LATE))
+			return kind == EVENT_LATE;
+	}
+	return false;
 }
 
 static int stream_follow(struct check *check, const struct history *history)
@@ -269,7 +283,9 @@ static int stream_follow(struct check *check, const struct history *history)
 
 		dones -= kind == EVENT_DONE;
 		if (kind == EVENT_GOT || kind == EVENT_AGAIN)
-			bad = got(check, history, id, kind);
+			bad = is_late(history, j)
+				      ? 0
+				      : got(check, history, id, kind);
 		else if (kind == EVENT_FREE || kind == EVENT_DONE ||
 			 kind == EVENT_LATE)
 			bad = freed(check, history, id, kind, dones);
