@@ -84,10 +84,9 @@ struct scene {
 struct crash {
 	struct scene scene;
 	uint64_t bytes;
-	uint8_t *memory; /* shared with the victim */
-	uint8_t *before; /* how it was one instruction ago */
-	uint8_t *mended; /* shared with a repairer */
-	uint8_t *copy;   /* for the verdict */
+	uint8_t *memory;                          /* shared with the victim */
+	uint8_t *mended;                          /* shared with a repairer */
+	uint8_t *copy;                            /* for the verdict */
 	struct history *histories[WITNESS_COUNT]; /* shared with the victim */
 	struct casualties dead;
 	uint64_t *seen;
@@ -211,9 +210,34 @@ static void judge(const uint8_t *memory)
 	alarm(0);
 }
 
-static void note_place(pid_t child)
+static void note_place(const struct step_child *child)
 {
 	crash.scene.place = step_place(child);
+}
+
+static void child_start(struct step_child *child, void (*run)(void *argument),
+			void *argument)
+{
+	if (step_start(child, run, argument)) {
+		perror("crash: no child");
+		exit(2);
+	}
+}
+
+/* Run to the next change, and count. */
+static enum step change_once(struct step_child *child, uint64_t *count)
+{
+	uint64_t steps = STEPS_MAX;
+	enum step step = step_change(child, 1, &steps);
+
+	crash.scene.step += (unsigned)steps;
+	crash.points += steps;
+	if (count)
+		*count += steps;
+	if (step != STEP_RUNNING || steps < STEPS_MAX)
+		return step;
+	step_kill(child);
+	return STEP_BROKEN;
 }
 
 static struct party repairer;
@@ -271,41 +295,29 @@ static void repair_in_steps(void)
 {
 	struct scene outer = crash.scene;
 	struct casualties dead = crash.dead;
-	uint8_t *before = crash.copy + crash.bytes;
-	pid_t child;
+	struct step_child child;
+	enum step step;
 
 	repairer_prepare();
-	memcpy(before, crash.memory, crash.bytes);
 	crash.scene.repairing = true;
-	step_watch(crash.mended, crash.bytes);
-	child = step_start(repair_once, NULL);
+	crash.scene.step = 0;
+	step_watch(crash.mended, crash.bytes, NULL);
+	child_start(&child, repair_once, NULL);
 	if (join_is_passed())
-		step_all(child);
+		step_all(&child);
 	/* It has a seat like others, and whoever is next follows it. */
 	if (repairer.subject->seated)
 		crash.dead.consumers |= 1;
-	for (unsigned i = 1; i < STEPS_MAX; i++) {
-		enum step step = step_once(child);
-
-		if (step == STEP_ENDED)
-			break;
-		crash.scene.step = i;
-		crash.points++;
-		crash.repair_points++;
-		if (step != STEP_RUNNING) {
-			tell("the repairer fails");
-			break;
-		}
-		if (memcmp(before, crash.mended, crash.bytes) == 0)
-			continue;
-		memcpy(before, crash.mended, crash.bytes);
-		note_place(child);
+	while ((step = change_once(&child, &crash.repair_points)) ==
+	       STEP_RUNNING) {
+		note_place(&child);
 		if (!first_time(state_hash(crash.mended, true)))
 			continue;
 		crash.states += first_time(state_hash(crash.mended, false));
 		judge(crash.mended);
 	}
-	step_watch(crash.memory, crash.bytes);
+	if (step == STEP_BROKEN)
+		tell("the repairer fails");
 	crash.dead = dead;
 	crash.scene = outer;
 }
@@ -339,12 +351,12 @@ static void act_once(void *argument)
 		history_add(victim.history, EVENT_ODD, (uint64_t)-outcome);
 }
 
-static pid_t victim_start(const struct act *act, enum witness witness)
+static void victim_start(struct step_child *child, const struct act *act,
+			 enum witness witness)
 {
 	const struct scene *scene = &crash.scene;
 	unsigned index = 0;
 	uint32_t bit;
-	pid_t child;
 
 	/* A second victim of the same role has a place of its own, if any. */
 	if (witness == WITNESS_SECOND && scene->before->role == act->role)
@@ -360,11 +372,10 @@ static pid_t victim_start(const struct act *act, enum witness witness)
 		   act->role, index, crash.histories[witness]);
 	if (victim_goes_on(act))
 		victim = readers[index];
-	step_watch(crash.memory, crash.bytes);
-	child = step_start(act_once, (void *)(uintptr_t)act);
-	if (scene->before && child > 0)
+	step_watch(crash.memory, crash.bytes, &victim.history->count);
+	child_start(child, act_once, (void *)(uintptr_t)act);
+	if (scene->before)
 		step_all(child);
-	return child;
 }
 
 /* In the quick form some are left out. */
@@ -377,7 +388,7 @@ static bool repair_is_stepped(void)
 				crash.repair_points <= crash.points / 3);
 }
 
-static void death_here(pid_t child)
+static void death_here(const struct step_child *child)
 {
 	note_place(child);
 	if (!first_time(state_hash(crash.memory, true)))
@@ -390,35 +401,16 @@ static void death_here(pid_t child)
 		repair_in_steps();
 }
 
-/* Step one act to its end; @visit at each change, with the step's number. */
-static unsigned act_in_steps(pid_t child, const struct history *history,
-			     void (*visit)(pid_t child))
+/* Step an act to its end, and look at each change. */
+static void act_in_steps(struct step_child *child)
 {
-	uint64_t events = UINT64_MAX;
-	unsigned i;
+	enum step step;
 
-	memset(crash.before, 0, crash.bytes);
-	for (i = 1; i < STEPS_MAX; i++) {
-		enum step step = step_once(child);
-
-		if (step == STEP_ENDED)
-			return i;
-		crash.scene.step = i;
-		crash.points++;
-		if (step != STEP_RUNNING) {
-			tell("the victim broke down by itself");
-			return i;
-		}
-		if (history->count == events &&
-		    memcmp(crash.before, crash.memory, crash.bytes) == 0)
-			continue;
-		events = history->count;
-		memcpy(crash.before, crash.memory, crash.bytes);
-		visit(child);
-	}
-	tell("the act has no end");
-	step_kill(child);
-	return i;
+	crash.scene.step = 0;
+	while ((step = change_once(child, NULL)) == STEP_RUNNING)
+		death_here(child);
+	if (step == STEP_BROKEN)
+		tell("the victim broke down by itself, or has no end");
 }
 
 /* ---- the start ---- */
@@ -511,51 +503,43 @@ static void start(void)
 /* Levels that are the same to a shape are played once. */
 static void scene_play(void)
 {
+	struct step_child child;
 	uint64_t hash;
-	pid_t child;
 
 	start();
 	hash = state_hash(crash.memory, true);
 	if (!first_time(mixed(hash, &crash.scene.act, 8)))
 		return;
-	child = victim_start(crash.scene.act, WITNESS_FIRST);
-	act_in_steps(child, victim.history, death_here);
+	victim_start(&child, crash.scene.act, WITNESS_FIRST);
+	act_in_steps(&child);
 }
 
 /* ---- two deaths ---- */
 
 /* Whether a victim has come to its change number @change; there it stops. */
-static bool runs_to(pid_t child, unsigned change)
+static bool runs_to(struct step_child *child, unsigned change)
 {
-	const struct history *history = victim.history;
-	uint64_t events = UINT64_MAX;
+	uint64_t steps = STEPS_MAX;
+	enum step step = step_change(child, change, &steps);
 
-	memset(crash.before, 0, crash.bytes);
-	while (step_once(child) == STEP_RUNNING) {
-		crash.points++;
-		if (history->count == events &&
-		    memcmp(crash.before, crash.memory, crash.bytes) == 0)
-			continue;
-		events = history->count;
-		memcpy(crash.before, crash.memory, crash.bytes);
-		if (--change == 0)
-			return true;
-	}
-	return false;
+	crash.points += steps;
+	return step == STEP_RUNNING && steps < STEPS_MAX;
 }
 
 static void pair_play(unsigned stride)
 {
 	for (unsigned change = 2;; change += stride) {
-		pid_t child;
+		struct step_child child;
+		bool more;
 
 		start();
-		child = victim_start(crash.scene.before, WITNESS_FIRST);
-		if (!runs_to(child, change))
+		victim_start(&child, crash.scene.before, WITNESS_FIRST);
+		more = runs_to(&child, change);
+		step_kill(&child);
+		if (!more)
 			return;
-		step_kill(child);
-		child = victim_start(crash.scene.act, WITNESS_SECOND);
-		act_in_steps(child, victim.history, death_here);
+		victim_start(&child, crash.scene.act, WITNESS_SECOND);
+		act_in_steps(&child);
 	}
 }
 
@@ -587,21 +571,23 @@ static int slow_one_is_passed(void)
 static void slow_play(unsigned stride)
 {
 	for (unsigned change = 1;; change += stride) {
-		pid_t child;
+		struct step_child child;
 
 		start();
-		child = victim_start(crash.scene.act, WITNESS_FIRST);
-		if (!runs_to(child, change))
+		victim_start(&child, crash.scene.act, WITNESS_FIRST);
+		if (!runs_to(&child, change)) {
+			step_kill(&child);
 			return;
+		}
 		crash.scene.step = change;
-		note_place(child);
+		note_place(&child);
 		alarm(JUDGE_SECONDS);
 		if (slow_one_is_passed() < 0)
 			tell("others cannot go on beside one that is slow");
 		alarm(0);
-		if (step_all(child) != STEP_ENDED) {
+		if (step_all(&child) != STEP_ENDED) {
 			tell("one that was slow does not end");
-			step_kill(child);
+			step_kill(&child);
 		}
 		victim.history->dead = false;
 		judge(crash.memory);
@@ -722,13 +708,11 @@ static void subject_play(const struct subject *subject, unsigned which)
 		crash.bytes = bytes;
 		crash.memory = shared(bytes);
 		crash.mended = shared(bytes);
-		crash.before = shared(bytes);
-		crash.copy = shared(2 * bytes);
+		crash.copy = shared(bytes);
 		shape_play(subject, i);
 		munmap(crash.memory, bytes);
 		munmap(crash.mended, bytes);
-		munmap(crash.before, bytes);
-		munmap(crash.copy, 2 * bytes);
+		munmap(crash.copy, bytes);
 	}
 }
 

@@ -48,7 +48,7 @@ enum life {
 
 struct person {
 	struct party party;
-	pid_t pid;
+	struct step_child child;
 	enum life life;
 	uint64_t choices; /* its own random bits, drawn before it starts */
 	const struct act *acts[ACTS_MAX];
@@ -234,9 +234,8 @@ static int person_start(enum role role, unsigned index, bool follows)
 	person->life = LIFE_RUNS;
 	person->choices = drawn(UINT64_MAX) << 11 ^ drawn(UINT64_MAX);
 	person->messages = 2 + (unsigned)drawn(5);
-	person->pid = step_start(live, person);
-	if (person->pid < 0)
-		return complain("cannot trace a child");
+	if (step_start(&person->child, live, person))
+		return complain("cannot start a child");
 	world.people_count++;
 	return 0;
 }
@@ -259,7 +258,7 @@ static void count_producers(void)
 
 static void die(struct person *person)
 {
-	step_kill(person->pid);
+	step_kill(&person->child);
 	person->life = LIFE_DEAD;
 	person->party.history->dead = true;
 	if (person->party.role == PRODUCER) {
@@ -416,17 +415,14 @@ static int ended_well(const struct person *person)
 
 static int run_for(struct person *person, uint64_t steps)
 {
-	for (uint64_t i = 0; i < steps; i++) {
-		enum step step = step_once(person->pid);
+	enum step step = step_run(&person->child, &steps);
 
-		world.step++;
-		if (step == STEP_RUNNING)
-			continue;
-		person->life = LIFE_ENDED;
-		return step == STEP_ENDED ? ended_well(person)
-					  : complain("a party broke down");
-	}
-	return 0;
+	world.step += steps;
+	if (step == STEP_RUNNING)
+		return 0;
+	person->life = LIFE_ENDED;
+	return step == STEP_ENDED ? ended_well(person)
+				  : complain("a party broke down");
 }
 
 static int stopped_count(void)
@@ -473,7 +469,7 @@ static void choose(const struct subject *kind)
 	world.control->generation = 1;
 	for (unsigned i = 0; i < PARTIES_MAX; i++)
 		world.control->repaired[i] = 1;
-	step_watch(world.memory, world.bytes);
+	step_watch(world.memory, world.bytes, NULL);
 }
 
 static int play(const struct subject *kind)
@@ -520,7 +516,7 @@ static void everybody_out(void)
 	for (unsigned i = 0; i < world.people_count; i++)
 		if (world.people[i].life == LIFE_RUNS ||
 		    world.people[i].life == LIFE_STOPPED)
-			step_kill(world.people[i].pid);
+			step_kill(&world.people[i].child);
 }
 
 static int seed_play(uint64_t seed, const struct subject *kind)
