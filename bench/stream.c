@@ -247,13 +247,15 @@ static size_t fill_group(struct petal_flow_contender *rows, uint64_t bytes)
 		stream_peer_rte(&rows[count++], bytes, STREAM_BULK, false);
 		stream_peer_rte(&rows[count++], bytes, STREAM_BULK, true);
 	}
+	for (unsigned i = 0; i < STREAM_IPC && bytes >= 64; i++)
+		stream_peer_ipc(&rows[count++], i, bytes);
 	return count;
 }
 
 int main(int argc, char **argv)
 {
 	static const uint64_t sizes[] = { 8, 64, 1024, 65536 };
-	struct petal_flow_contender rows[48];
+	struct petal_flow_contender rows[64];
 	size_t count = 0;
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)

@@ -48,4 +48,14 @@ void stream_peer_ck(struct petal_flow_contender *ret_row, uint64_t bytes);
 void stream_peer_rte(struct petal_flow_contender *ret_row, uint64_t bytes,
 		     unsigned bulk, bool in_place);
 
+/* How many transports stream_peer_ipc() knows. */
+#define STREAM_IPC 6u
+
+/**
+ * stream_peer_ipc() - a transport between processes, such as a socket
+ * @which: below STREAM_IPC
+ */
+void stream_peer_ipc(struct petal_flow_contender *ret_row, unsigned which,
+		     uint64_t bytes);
+
 #endif
