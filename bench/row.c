@@ -132,30 +132,44 @@ static void print_json(FILE *out, const struct petal_row *row)
 	fputs("}\n", out);
 }
 
+/* From how many producers to how many consumers, and how many at a time. */
 static void print_heading(FILE *out)
 {
 	fprintf(out,
-		"%-8s %-8s %-12s %-5s %-5s %7s %8s %9s %9s %9s %10s %9s %9s"
-		" %8s  %s\n",
-		"bench", "case", "impl", "wait", "level", "bytes", "n",
-		"p50 us", "p99 us", "p99.9 us", "max us", "msgs/s",
-		"cpu us/msg", "x floor", "version; note");
+		"%-8s %-11s %-14s %-5s %-5s %7s %5s %6s %9s %9s %9s %9s %10s"
+		" %10s %10s %8s  %s\n",
+		"bench", "case", "impl", "wait", "level", "bytes", "N:M",
+		"window", "n", "p50 us", "p99 us", "p99.9 us", "max us",
+		"msgs/s", "cpu us/msg", "x floor", "version; note");
+}
+
+/* A bench of rates has no latencies. */
+static void print_us(FILE *out, const struct petal_row *row, int width,
+		     uint64_t ns)
+{
+	if (row->n > 0 && row->max_ns > 0)
+		fprintf(out, " %*.2f", width, (double)ns / 1e3);
+	else
+		fprintf(out, " %*s", width, "-");
 }
 
 static void print_text(FILE *out, const struct petal_row *row)
 {
-	fprintf(out, "%-8s %-8s %-12s %-5s %-5s %7" PRIu64 " %8" PRIu64,
+	fprintf(out,
+		"%-8s %-11s %-14s %-5s %-5s %7" PRIu64 " %2u:%-2u %6u"
+		" %9" PRIu64,
 		row->bench, *row->question ? row->question : "-", row->impl,
-		row->wait, row->level, row->bytes, row->n);
+		row->wait, row->level, row->bytes, row->producers,
+		row->consumers, row->window, row->n);
+	print_us(out, row, 9, row->p50_ns);
+	print_us(out, row, 9, row->p99_ns);
+	print_us(out, row, 9, row->p999_ns);
+	print_us(out, row, 10, row->max_ns);
 	if (row->n > 0)
-		fprintf(out, " %9.2f %9.2f %9.2f %10.2f %9.0f %10.2f %8.2f",
-			(double)row->p50_ns / 1e3, (double)row->p99_ns / 1e3,
-			(double)row->p999_ns / 1e3, (double)row->max_ns / 1e3,
-			row->msgs_per_s, row->cpu_ns_per_msg / 1e3,
-			row->floor_ratio);
+		fprintf(out, " %10.0f %10.3f %8.2f", row->msgs_per_s,
+			row->cpu_ns_per_msg / 1e3, row->floor_ratio);
 	else
-		fprintf(out, " %9s %9s %9s %10s %9s %10s %8s", "-", "-", "-",
-			"-", "-", "-", "-");
+		fprintf(out, " %10s %10s %8s", "-", "-", "-");
 	fprintf(out, "  %s%s%s\n", row->version,
 		*row->version && *row->note ? "; " : "", row->note);
 }
@@ -209,7 +223,7 @@ int petal_row_usl_print(struct petal_row_sink *sink,
 		print_usl_json(sink->out, row, points, usl);
 	else
 		fprintf(sink->out,
-			"%-8s %-8s %-12s %-5s window %-3u sigma %.4f, kappa "
+			"%-8s %-11s %-14s %-5s window %-3u sigma %.4f, kappa "
 			"%.5f, lambda %.2f M/s; %u rows, off by %.0f %% at "
 			"most\n",
 			row->bench, *row->question ? row->question : "-",

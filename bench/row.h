@@ -48,7 +48,7 @@ extern "C" {
  * @bytes: of payload per message; 0 when none moves
  * @producers: parties that send
  * @consumers: parties that receive
- * @window: messages in flight
+ * @window: messages in flight, or in one call
  * @rounds: in how many the samples were taken
  * @n: samples; 0 means that it did not run
  * @p50_ns: and the following: what n samples gave
