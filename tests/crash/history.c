@@ -218,16 +218,34 @@ static int order_keep(struct check *check, const struct history *history,
 	return 0;
 }
 
-static int got(struct check *check, const struct history *history, uint64_t id,
-	       enum event kind)
+/*
+ * Whether release said later that another had the message by then. What was
+ * read of it may be of whoever claimed its room since, and published it never.
+ */
+static bool is_late(const struct history *history, uint64_t at)
 {
+	uint64_t id = event_id(history->events[at]);
+
+	for (uint64_t j = at + 1; j < history->count; j++)
+		if (event_id(history->events[j]) == id &&
+		    event_kind(history->events[j]) == EVENT_LATE)
+			return true;
+	return false;
+}
+
+static int got(struct check *check, const struct history *history, uint64_t at)
+{
+	uint64_t id = event_id(history->events[at]);
+	enum event kind = event_kind(history->events[at]);
 	struct message *message = message_of(check, id);
+	bool late = is_late(history, at);
 
 	if (!message || !(message->fate & FATE_TRIED))
 		return wrong(check, "phantom", id, history);
-	if (message->fate & FATE_VOID)
+	if (message->fate & FATE_VOID && !late)
 		return wrong(check, "void, and got", id, history);
-	if (kind == EVENT_GOT && order_keep(check, history, id, message))
+	if (kind == EVENT_GOT && !late &&
+	    order_keep(check, history, id, message))
 		return 1;
 	message->seen = 1;
 	message->finals += !history->dead;
@@ -242,30 +260,16 @@ static int freed(struct check *check, const struct history *history,
 
 	if (!message)
 		return wrong(check, "freed, and never tried", id, history);
-	if (!history->dead || kind == EVENT_LATE)
+	if (kind == EVENT_LATE) {
+		message->finals -= !history->dead;
+		return 0;
+	}
+	if (!history->dead)
 		return 0;
 	message->vague = 1;
 	message->finals += kind == EVENT_DONE &&
 			   dones_left >= check->rules->late;
 	return 0;
-}
-
-/*
- * Whether release said that another had the message by then. What was read of
- * it may be of whoever claimed its room since, and published it never.
- */
-static bool is_late(const struct history *history, uint64_t at)
-{
-	uint64_t id = event_id(history->events[at]);
-
-	for (uint64_t j = at + 1; j < history->count; j++) {
-		enum event kind = event_kind(history->events[j]);
-
-		if (event_id(history->events[j]) == id &&
-		    (kind == EVENT_DONE || kind == EVENT_LATE))
-			return kind == EVENT_LATE;
-	}
-	return false;
 }
 
 static int stream_follow(struct check *check, const struct history *history)
@@ -283,9 +287,7 @@ static int stream_follow(struct check *check, const struct history *history)
 
 		dones -= kind == EVENT_DONE;
 		if (kind == EVENT_GOT || kind == EVENT_AGAIN)
-			bad = is_late(history, j)
-				      ? 0
-				      : got(check, history, id, kind);
+			bad = got(check, history, j);
 		else if (kind == EVENT_FREE || kind == EVENT_DONE ||
 			 kind == EVENT_LATE)
 			bad = freed(check, history, id, kind, dones);
