@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Death at every instruction. A scene is a shape of a subject, how full it is,
- * and one act. A child runs the act one instruction at a time; after each that
- * changed the memory or the history, a copy is judged as if the child had died
- * there. Then another child repairs a copy, one instruction at a time, and dies
- * everywhere too. And where two may die: what a first victim left is the start
- * of a second one's act. Producers are also stopped, fenced, passed by others
- * and continued.
+ * and one act. A child runs the act, and stops after each instruction that wrote
+ * to the memory or the history: none between them makes a difference to those
+ * who live. If something changed, a copy is judged as if the child had died
+ * there. Then another child repairs a copy in the same way, and dies everywhere
+ * too. And where two may die: what a first victim left is the start of a second
+ * one's act. Producers are also stopped, fenced, passed by others and continued.
  *
  *    crash [--kind NAME [--shape N]] [--quick] [--build LABEL]
  *    crash --kind NAME --shapes
@@ -29,7 +29,6 @@
 #include <unistd.h>
 
 #define SEEN_BITS 20u
-#define STEPS_MAX 200000u
 /*
  * The quick form: how many shapes it plays in full, and of others half; how far
  * apart two deaths are, and two stops; in how many pairs of acts of a shape, and
@@ -37,7 +36,7 @@
  * build leaves out is mostly not left out by another.
  */
 #define QUICK_SHAPES 3u
-#define QUICK_STRIDE 29u
+#define QUICK_STRIDE 13u
 #define QUICK_SLOW 3u
 #define QUICK_PAIRS 24u
 #define QUICK_REPAIRS 8u
@@ -117,7 +116,7 @@ static void tell(const char *why)
 		scene->before ? ", beside one dead in " : "",
 		scene->before ? scene->before->name : "",
 		scene->repairing ? ", repairing" : "",
-		scene->slow ? "stopped at change" : "death after instruction",
+		scene->slow ? "stopped at change" : "death after store",
 		scene->step, scene->place, why);
 	fprintf(stderr, "crash:    the act was '%s'\n", scene->act->name);
 }
@@ -224,20 +223,18 @@ static void child_start(struct step_child *child, void (*run)(void *argument),
 	}
 }
 
-/* Run to the next change, and count. */
-static enum step change_once(struct step_child *child, uint64_t *count)
+/* Run to a change, and count. Without an end there is the alarm. */
+static enum step change(struct step_child *child, unsigned changes,
+			uint64_t *ret_stores)
 {
-	uint64_t steps = STEPS_MAX;
-	enum step step = step_change(child, 1, &steps);
+	enum step step;
 
-	crash.scene.step += (unsigned)steps;
-	crash.points += steps;
-	if (count)
-		*count += steps;
-	if (step != STEP_RUNNING || steps < STEPS_MAX)
-		return step;
-	step_kill(child);
-	return STEP_BROKEN;
+	alarm(JUDGE_SECONDS);
+	step = step_change(child, changes, ret_stores);
+	alarm(0);
+	crash.scene.step += (unsigned)*ret_stores;
+	crash.points += *ret_stores;
+	return step;
 }
 
 static struct party repairer;
@@ -296,20 +293,22 @@ static void repair_in_steps(void)
 	struct scene outer = crash.scene;
 	struct casualties dead = crash.dead;
 	struct step_child child;
+	uint64_t stores;
 	enum step step;
 
 	repairer_prepare();
 	crash.scene.repairing = true;
 	crash.scene.step = 0;
-	step_watch(crash.mended, crash.bytes, NULL);
+	step_watch(&(struct step_watched){ .memory = crash.mended,
+					   .bytes = crash.bytes });
 	child_start(&child, repair_once, NULL);
 	if (join_is_passed())
 		step_all(&child);
 	/* It has a seat like others, and whoever is next follows it. */
 	if (repairer.subject->seated)
 		crash.dead.consumers |= 1;
-	while ((step = change_once(&child, &crash.repair_points)) ==
-	       STEP_RUNNING) {
+	while ((step = change(&child, 1, &stores)) == STEP_RUNNING) {
+		crash.repair_points += stores;
 		note_place(&child);
 		if (!first_time(state_hash(crash.mended, true)))
 			continue;
@@ -372,7 +371,12 @@ static void victim_start(struct step_child *child, const struct act *act,
 		   act->role, index, crash.histories[witness]);
 	if (victim_goes_on(act))
 		victim = readers[index];
-	step_watch(crash.memory, crash.bytes, &victim.history->count);
+	step_watch(&(struct step_watched){
+		.memory = crash.memory,
+		.bytes = crash.bytes,
+		.besides = victim.history,
+		.besides_bytes = history_bytes(HISTORY_EVENTS),
+		.count = &victim.history->count });
 	child_start(child, act_once, (void *)(uintptr_t)act);
 	if (scene->before)
 		step_all(child);
@@ -404,13 +408,14 @@ static void death_here(const struct step_child *child)
 /* Step an act to its end, and look at each change. */
 static void act_in_steps(struct step_child *child)
 {
+	uint64_t stores;
 	enum step step;
 
 	crash.scene.step = 0;
-	while ((step = change_once(child, NULL)) == STEP_RUNNING)
+	while ((step = change(child, 1, &stores)) == STEP_RUNNING)
 		death_here(child);
 	if (step == STEP_BROKEN)
-		tell("the victim broke down by itself, or has no end");
+		tell("the victim broke down by itself");
 }
 
 /* ---- the start ---- */
@@ -516,14 +521,12 @@ static void scene_play(void)
 
 /* ---- two deaths ---- */
 
-/* Whether a victim has come to its change number @change; there it stops. */
-static bool runs_to(struct step_child *child, unsigned change)
+/* Whether a victim has come to a change, of that number; there it stops. */
+static bool runs_to(struct step_child *child, unsigned number)
 {
-	uint64_t steps = STEPS_MAX;
-	enum step step = step_change(child, change, &steps);
+	uint64_t stores;
 
-	crash.points += steps;
-	return step == STEP_RUNNING && steps < STEPS_MAX;
+	return change(child, number, &stores) == STEP_RUNNING;
 }
 
 static void pair_play(unsigned stride)

@@ -469,7 +469,8 @@ static void choose(const struct subject *kind)
 	world.control->generation = 1;
 	for (unsigned i = 0; i < PARTIES_MAX; i++)
 		world.control->repaired[i] = 1;
-	step_watch(world.memory, world.bytes, NULL);
+	step_watch(&(struct step_watched){ .memory = world.memory,
+					   .bytes = world.bytes });
 }
 
 static int play(const struct subject *kind)

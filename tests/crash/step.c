@@ -15,20 +15,21 @@
 
 #define TRAP_FLAG 0x100
 
+enum mode {
+	MODE_FREE,   /* until a mark */
+	MODE_RUN,    /* some instructions */
+	MODE_CHANGE, /* until a change */
+};
+
 /* The child is told what to do, and tells what it did, while it is stopped. */
 struct step_control {
-	bool free;         /* run, until a mark */
-	uint64_t steps;    /* how many are left */
-	uint64_t changes;  /* how many are left, unless 0 */
-	uint64_t executed; /* since it was last told */
+	enum mode mode;
+	uint64_t left; /* instructions, or changes */
+	uint64_t done; /* instructions, or stores, since it was last told */
 	uint64_t place;
 };
 
-static struct {
-	const uint8_t *memory;
-	uint64_t bytes;
-	const uint64_t *count;
-} watched;
+static struct step_watched watched;
 
 /* In the child. */
 static struct step_control *control;
@@ -36,14 +37,22 @@ static uint8_t *before;
 static uint64_t count_before;
 static bool any_before;
 
-void step_watch(const void *memory, uint64_t bytes, const uint64_t *count)
+void step_watch(const struct step_watched *what)
 {
-	watched.memory = memory;
-	watched.bytes = bytes;
-	watched.count = count;
+	watched = *what;
 }
 
 /* ---- in the child ---- */
+
+static void let_write(bool may)
+{
+	int access = may ? PROT_READ | PROT_WRITE : PROT_READ;
+
+	if (mprotect(watched.memory, watched.bytes, access) != 0 ||
+	    (watched.besides &&
+	     mprotect(watched.besides, watched.besides_bytes, access) != 0))
+		_exit(1);
+}
 
 static bool is_changed(void)
 {
@@ -58,84 +67,77 @@ static bool is_changed(void)
 	return true;
 }
 
-/*
- * A repeated store or move traps after each of its rounds. One that goes to
- * private memory nobody could see: do it here, as one step. The direction flag
- * is clear, as the calling convention has it.
- */
-static bool repeat(greg_t *registers)
+/* Stop until told what is next, and for as long as that is done at once. */
+static void stop(greg_t *registers)
 {
-	const uint8_t *code = (const uint8_t *)registers[REG_RIP];
-	unsigned wide = code[0] == 0xf3 && code[1] == 0x48;
-	uint8_t operation = code[1 + wide];
-	uint64_t bytes;
-
-	if (code[0] != 0xf3 ||
-	    (operation != 0xa4 && operation != 0xa5 && operation != 0xaa &&
-	     operation != 0xab) ||
-	    (uint64_t)registers[REG_RDI] - (uint64_t)(uintptr_t)watched.memory <
-		    watched.bytes)
-		return false;
-	bytes = operation & 1 ? wide ? 8 : 4 : 1;
-	while (registers[REG_RCX] != 0) {
-		const void *from = operation < 0xa8
-					   ? (const void *)registers[REG_RSI]
-					   : (const void *)&registers[REG_RAX];
-
-		memcpy((void *)registers[REG_RDI], from, bytes);
-		registers[REG_RDI] += (greg_t)bytes;
-		registers[REG_RSI] += operation < 0xa8 ? (greg_t)bytes : 0;
-		registers[REG_RCX]--;
-	}
-	registers[REG_RIP] += 2 + wide;
-	return true;
-}
-
-/* Return: whether to stop. */
-static bool is_due(void)
-{
-	control->executed++;
-	if (control->changes && is_changed() && --control->changes == 0)
-		return true;
-	return --control->steps == 0;
+	control->place = (uint64_t)registers[REG_RIP];
+	do
+		kill(getpid(), SIGSTOP);
+	while (control->mode == MODE_CHANGE && !any_before && is_changed() &&
+	       --control->left == 0);
+	let_write(control->mode != MODE_CHANGE);
 }
 
 static void on_trap(int number, siginfo_t *info, void *context)
 {
 	greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-	bool marked = info->si_code == SI_KERNEL;
-	bool stop = marked ? control->free : is_due();
+	bool due = control->mode == MODE_FREE;
 
 	(void)number;
-	for (;;) {
-		control->place = (uint64_t)registers[REG_RIP];
-		/* What is next is in control by the time that this returns. */
-		if (stop)
-			kill(getpid(), SIGSTOP);
-		if (control->free || !repeat(registers))
-			break;
-		stop = is_due();
+	/* Not by a mark, but by the trap flag. */
+	if (info->si_code != SI_KERNEL) {
+		control->done++;
+		due = (control->mode == MODE_RUN || is_changed()) &&
+		      --control->left == 0;
+		if (control->mode == MODE_CHANGE && !due)
+			let_write(false);
 	}
-	if (control->free)
-		registers[REG_EFL] &= ~(greg_t)TRAP_FLAG;
-	else
+	if (due)
+		stop(registers);
+	if (control->mode == MODE_RUN)
 		registers[REG_EFL] |= TRAP_FLAG;
+	else
+		registers[REG_EFL] &= ~(greg_t)TRAP_FLAG;
+}
+
+static bool is_in(const void *address, const void *range, uint64_t bytes)
+{
+	return (uint64_t)((const uint8_t *)address - (const uint8_t *)range) <
+	       bytes;
+}
+
+/* One instruction may write; unless that is not what is wrong with it. */
+static void on_fault(int number, siginfo_t *info, void *context)
+{
+	greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+	if (control->mode != MODE_CHANGE || registers[REG_EFL] & TRAP_FLAG ||
+	    (!is_in(info->si_addr, watched.memory, watched.bytes) &&
+	     !is_in(info->si_addr, watched.besides, watched.besides_bytes))) {
+		signal(number, SIG_DFL);
+		return;
+	}
+	let_write(true);
+	registers[REG_EFL] |= TRAP_FLAG;
 }
 
 static void child_run(void (*run)(void *argument), void *argument)
 {
-	static const int ours[] = { SIGALRM, SIGSEGV, SIGBUS, SIGABRT };
-	struct sigaction action = { .sa_sigaction = on_trap,
-				    .sa_flags = SA_SIGINFO };
+	static const int ours[] = { SIGALRM, SIGBUS, SIGABRT };
+	struct sigaction trap = { .sa_sigaction = on_trap,
+				  .sa_flags = SA_SIGINFO };
+	struct sigaction fault = { .sa_sigaction = on_fault,
+				   .sa_flags = SA_SIGINFO };
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (unsigned i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
 		signal(ours[i], SIG_DFL);
 	before = mmap(NULL, STEP_WATCHED_MAX, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (before == MAP_FAILED || sigaction(SIGTRAP, &action, NULL) != 0)
+	if (before == MAP_FAILED || sigaction(SIGTRAP, &trap, NULL) != 0 ||
+	    sigaction(SIGSEGV, &fault, NULL) != 0)
 		_exit(1);
-	control->free = true;
+	control->mode = MODE_FREE;
 	step_mark();
 	run(argument);
 	_exit(0);
@@ -181,19 +183,18 @@ int step_start(struct step_child *child, void (*run)(void *argument),
 	return -1;
 }
 
-static enum step told(struct step_child *child, bool free, uint64_t changes,
-		      uint64_t *steps)
+static enum step told(struct step_child *child, enum mode mode, uint64_t count,
+		      uint64_t *ret_done)
 {
 	struct step_control *shared = child->control;
 	enum step step;
 
-	shared->free = free;
-	shared->changes = changes;
-	shared->steps = *steps;
-	shared->executed = 0;
+	shared->mode = mode;
+	shared->left = count;
+	shared->done = 0;
 	kill(child->pid, SIGCONT);
 	step = awaited(child);
-	*steps = shared->executed;
+	*ret_done = shared->done;
 	if (step != STEP_RUNNING)
 		forget(child);
 	return step;
@@ -201,20 +202,20 @@ static enum step told(struct step_child *child, bool free, uint64_t changes,
 
 enum step step_run(struct step_child *child, uint64_t *steps)
 {
-	return told(child, false, 0, steps);
+	return told(child, MODE_RUN, *steps, steps);
 }
 
 enum step step_change(struct step_child *child, uint64_t changes,
-		      uint64_t *steps)
+		      uint64_t *stores)
 {
-	return told(child, false, changes, steps);
+	return told(child, MODE_CHANGE, changes, stores);
 }
 
 enum step step_all(struct step_child *child)
 {
-	uint64_t none = 0;
+	uint64_t done;
 
-	return told(child, true, 0, &none);
+	return told(child, MODE_FREE, 0, &done);
 }
 
 void step_kill(struct step_child *child)

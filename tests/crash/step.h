@@ -11,13 +11,16 @@
  * The child is a fork of ours, so an address in it is one in us. What it has
  * stored when it stops is all that anybody would see if it died there.
  *
- * It steps itself: with the processor's trap flag set, a signal handler of its
- * own sees every instruction, and stops the child where it was told to. That is
- * some ten times as fast as a debugger, which is asked at each instruction.
+ * It stops itself, which is far faster than a debugger that is asked at each
+ * instruction. Either the processor's trap flag is set, and a signal handler of
+ * the child sees every instruction; or what is watched may not be written to,
+ * and a handler lets through one instruction at a time that does. Between two
+ * of those nothing happens that anybody else could see: who may die after each
+ * of them may die at every instruction.
  *
- * A string instruction that stores elsewhere than in what is watched counts as
- * one step, and not as one for each of its rounds. The code that is stepped may
- * not block SIGTRAP; what glibc's raise() and fork() do inside is out.
+ * The code that is stepped may not block SIGTRAP or SIGSEGV; what glibc's
+ * raise() and fork() do inside is out. A system call that would write to what is
+ * watched fails.
  */
 
 enum step {
@@ -34,14 +37,25 @@ struct step_child {
 };
 
 /**
- * step_watch() - what is looked at between instructions, in children from now
- * @memory: that children share
+ * struct step_watched - what is looked at between instructions
+ * @memory: that children share, whole pages
  * @bytes: of it; up to STEP_WATCHED_MAX
- * @count: a word besides, also shared; NULL: none
+ * @besides: more of that, in which only the word @count is looked at; or NULL
+ * @besides_bytes: of it
+ * @count: in @besides
  */
-void step_watch(const void *memory, uint64_t bytes, const uint64_t *count);
+struct step_watched {
+	void *memory;
+	uint64_t bytes;
+	void *besides;
+	uint64_t besides_bytes;
+	const uint64_t *count;
+};
 
 #define STEP_WATCHED_MAX (UINT64_C(1) << 20)
+
+/** step_watch() - for step_change(), in children from now on */
+void step_watch(const struct step_watched *watched);
 
 /**
  * step_start() - fork a child that runs a function when stepped
@@ -54,16 +68,18 @@ int step_start(struct step_child *child, void (*run)(void *argument),
 /**
  * step_run() - let it execute some instructions
  * @steps: how many; behind it: how many it were, the last one included
+ *
+ * A repeated string instruction is one for each of its rounds.
  */
 enum step step_run(struct step_child *child, uint64_t *steps);
 
 /**
  * step_change() - let it run until what is watched has changed
- * @changes: how often; the first instruction counts as a change
- * @steps: at most; behind it: how many it were
+ * @changes: how often; the first time where it is counts as a change
+ * @stores: behind it: how often it wrote there
  */
 enum step step_change(struct step_child *child, uint64_t changes,
-		      uint64_t *steps);
+		      uint64_t *stores);
 
 /** step_all() - let it run freely to its next step_mark(), or to its end */
 enum step step_all(struct step_child *child);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -163,6 +164,14 @@ int fallocate(int fd, int mode, off_t offset, off_t bytes)
 			petal_store(word, 0, PETAL_RELAXED);
 	}
 	return 0;
+}
+
+/* Pages of memory that is stepped are there, and mostly may not be written to. */
+int madvise(void *memory, size_t bytes, int advice)
+{
+	if (subject_file < 0 && advice == MADV_POPULATE_WRITE)
+		return 0;
+	return (int)syscall(SYS_madvise, memory, bytes, advice);
 }
 
 int __real_petal_peer_identify(int pid, struct petal_peer_id *ret_id);
