@@ -19,8 +19,8 @@
  * newest batches: replay goes back from the newest header, and where the chain
  * is broken, at a batch that no header calls durable, it starts again below.
  * What it passes over in this way (a whole batch behind a torn one) stays in
- * the file, and has a sequence that is never used again and nobody's header
- * refers to. The disk forgets or changes what was durable: replay stops.
+ * the file, below a note by which replay ends, and has a sequence that is never
+ * used again and nobody's header refers to. The disk forgets or changes what was durable: replay stops.
  */
 
 #include <errno.h>
@@ -485,7 +485,7 @@ void petal_journal_stats(const struct petal_journal *journal,
 }
 
 /* Nobody hears of these any more; only the memory must be let go. */
-static void flight_wait(struct petal_journal *journal)
+void petal_journal_flight_wait(struct petal_journal *journal)
 {
 	struct petal_journal_done done;
 
@@ -502,9 +502,9 @@ void petal_journal_close(struct petal_journal *journal)
 {
 	if (!journal)
 		return;
-	flight_wait(journal);
+	petal_journal_flight_wait(journal);
 	if (journal->ready && !journal->frozen && journal->last_sequence &&
 	    !journal->last_is_note && petal_journal_note_submit(journal, true))
-		flight_wait(journal);
+		petal_journal_flight_wait(journal);
 	journal_free(journal);
 }

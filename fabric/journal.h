@@ -44,7 +44,7 @@
  *
  * Hence replay has three answers for a batch that cannot be read, and never
  * guesses: nobody ever said it was durable, so it was torn by a crash, and it
- * is dropped and counted with what followed it; a later batch said it was
+ * is dropped and counted with what followed it, for good; a later batch said it was
  * durable, so it is damage, and replay says where; or the oldest batch still
  * needed lies behind it, so it is an older lap and nobody misses it.
  *
@@ -129,7 +129,7 @@ struct petal_journal_done {
 struct petal_journal_damage {
 	/** @sequence: the batch that was durable once. */
 	uint64_t sequence;
-	/** @file_offset: where it should be. */
+	/** @file_offset: where it should be; 0 if no header says. */
 	uint64_t file_offset;
 	/** @named: its header is good, and @range says what is lost. */
 	bool named;
@@ -221,7 +221,9 @@ int petal_journal_open(const struct petal_journal_options *options,
  * with the next batch and in order only, so that batches below the ring's last
  * trim_pos, or of a ring detached before, may come once more.
  *
- * Reads the whole file once, and the live batches twice.
+ * Reads the whole file once, and the live batches twice. If it drops batches
+ * that a crash has torn, it writes a note, so that they never come back; if
+ * that fails, the journal is frozen.
  *
  * Return: 0; -PETAL_ECORRUPT if a batch that was durable cannot be read, which
  * petal_journal_damage() names: batches before it may have been visited, those

@@ -219,6 +219,9 @@ int petal_journal_file_read(int fd, void *bytes, uint64_t length,
 struct journal_ring *petal_journal_ring_add(struct petal_journal *journal,
 					    uint64_t id);
 
+/* Wait until nothing is in flight, and report it to nobody. */
+void petal_journal_flight_wait(struct petal_journal *journal);
+
 /* journal_space.c: add what @header describes at "end". */
 void petal_journal_entry_add(struct petal_journal *journal,
 			     const struct journal_header *header, uint16_t ring,

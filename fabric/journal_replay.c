@@ -8,12 +8,17 @@
  * sequence, follow the chain back to the oldest batch that it says was needed,
  * and visit the batches from there.
  *
- * The chain may be broken. At a batch that the newest header, or one behind it,
- * calls durable: that is damage, and ours to report. At one that nobody calls
- * durable: a crash tore it, nothing after it was ever reported, and the search
- * starts again at the next lower header. The batches that are passed over stay
- * in the file, and do no harm: their sequences are not used again, and no
- * header that is written from now on leads to them.
+ * The chain may be broken. At a batch that any header calls durable: that is
+ * damage, and ours to report. At one that nobody calls durable: a crash tore
+ * it, nothing after it was ever reported, and the search starts again at the
+ * next lower header. A header is whole or not, whatever became of the bytes
+ * behind it; so the headers of torn batches are believed, too.
+ *
+ * The batches that are passed over stay in the file. Their sequences are not
+ * used again, and no header that is written from now on leads to them; but the
+ * same bytes, sent again, would go to the same place, and could make a torn
+ * batch whole. So a note is written first, as the newest header of all: from
+ * then on, the search does not come as far as them.
  */
 
 #include <errno.h>
@@ -49,6 +54,8 @@ struct replay {
 	unsigned int newest_count;
 	struct newest newest[NEWEST_MAX];
 	uint64_t sequence_max;
+	/* Up to here, some header says, all batches were durable. */
+	uint64_t durable_upto;
 };
 
 static bool header_shape_valid(const struct petal_journal *journal,
@@ -205,13 +212,19 @@ static void newest_lift(struct replay *replay, unsigned int at)
 	}
 }
 
-static void newest_add(struct replay *replay, uint64_t sequence,
-		       uint64_t offset)
+static void newest_add(struct replay *replay,
+		       const struct journal_header *header)
 {
-	struct newest newest = { .sequence = sequence, .offset = offset };
+	uint64_t sequence = header->sequence;
+	struct newest newest = {
+		.sequence = sequence,
+		.offset = header->file_offset,
+	};
 
 	if (sequence > replay->sequence_max)
 		replay->sequence_max = sequence;
+	if (header->durable_upto > replay->durable_upto)
+		replay->durable_upto = header->durable_upto;
 	if (replay->newest_count < NEWEST_MAX) {
 		replay->newest[replay->newest_count] = newest;
 		newest_lift(replay, replay->newest_count++);
@@ -272,7 +285,7 @@ static int chunk_scan(struct replay *replay, uint64_t at, uint64_t length)
 		header = (const struct journal_header
 				  *)(const void *)(replay->chunk + i);
 		if (header_valid(journal, header, at + i))
-			newest_add(replay, header->sequence, at + i);
+			newest_add(replay, header);
 	}
 	return 0;
 }
@@ -362,6 +375,41 @@ static void chain_forget(struct petal_journal *journal)
 	journal->durable = journal->end;
 }
 
+/* Return: 0 with the batch before @at, -ENODATA if it is not there. */
+static int chain_before(struct replay *replay, const struct journal_header *at,
+			const struct journal_header *top,
+			struct journal_header *ret_before)
+{
+	int err = header_read(replay, at->prev_offset, ret_before);
+
+	if (!err && (ret_before->sequence != at->prev_sequence ||
+		     ret_before->crc != at->prev_crc ||
+		     ret_before->sequence < top->oldest_needed))
+		err = -ENODATA;
+	return err;
+}
+
+/*
+ * A batch that nobody called durable is torn. The one before it may be durable,
+ * and then it must be there.
+ */
+static int chain_break(struct replay *replay, const struct journal_header *at,
+		       const struct journal_header *top, uint64_t *ret_broken)
+{
+	struct journal_header before;
+	int err;
+
+	*ret_broken = at->sequence;
+	if (at->sequence == top->oldest_needed ||
+	    at->prev_sequence > replay->durable_upto)
+		return 1;
+	err = chain_before(replay, at, top, &before);
+	if (err == -ENODATA)
+		return damage_found(replay->journal, at->prev_sequence,
+				    at->prev_offset, NULL);
+	return err ? err : 1;
+}
+
 /*
  * Follow the chain from its newest batch back to the oldest that was needed.
  *
@@ -377,24 +425,21 @@ static int chain_follow(struct replay *replay, const struct journal_header *top,
 	int err;
 
 	for (;;) {
-		if (at.sequence > top->durable_upto &&
-		    !batch_good(replay, &at, &err)) {
-			*ret_broken = at.sequence;
-			return err ? err : 1;
-		}
+		if (at.sequence > replay->durable_upto &&
+		    !batch_good(replay, &at, &err))
+			return err ? err
+				   : chain_break(replay, &at, top, ret_broken);
 		err = chain_add(journal, &at);
 		if (err || at.sequence == top->oldest_needed)
 			return err;
-		err = header_read(replay, at.prev_offset, &before);
-		if (err && err != -ENODATA)
-			return err;
-		if (err || before.sequence != at.prev_sequence ||
-		    before.crc != at.prev_crc ||
-		    before.sequence < top->oldest_needed)
+		err = chain_before(replay, &at, top, &before);
+		if (err)
 			break;
 		at = before;
 	}
-	if (at.prev_sequence <= top->durable_upto)
+	if (err != -ENODATA)
+		return err;
+	if (at.prev_sequence <= replay->durable_upto)
 		return damage_found(journal, at.prev_sequence, at.prev_offset,
 				    NULL);
 	*ret_broken = at.prev_sequence;
@@ -452,6 +497,10 @@ static int chain_find(struct replay *replay)
 	while (err == 1) {
 		chain_reset(journal);
 		newest = newest_below(replay, below);
+		if (replay->durable_upto &&
+		    (!newest || newest->sequence < replay->durable_upto))
+			return damage_found(journal, replay->durable_upto, 0,
+					    NULL);
 		if (!newest)
 			break;
 		below = newest->sequence;
@@ -514,6 +563,22 @@ static int chain_visit(struct replay *replay, petal_journal_visit visit,
 	return err;
 }
 
+/*
+ * What was dropped must never come back. A note that fails freezes the journal:
+ * then nothing else is written either.
+ */
+static void drop_seal(struct petal_journal *journal)
+{
+	if (!journal->stats.dropped_batches)
+		return;
+	/*
+	 * There is room where the dropped batches are; but only for one note,
+	 * if one note is all there was. Being a header alone, it stays torn.
+	 */
+	if (petal_journal_note_submit(journal, true))
+		petal_journal_flight_wait(journal);
+}
+
 static struct replay *replay_alloc(struct petal_journal *journal)
 {
 	uint64_t pages = (journal->range_bytes_max + BLOCK - 1) / BLOCK;
@@ -565,6 +630,8 @@ static int replay_run(struct replay *replay, petal_journal_visit visit,
 		err = chain_find(replay);
 	if (!err)
 		err = chain_visit(replay, visit, arg);
+	if (!err)
+		drop_seal(replay->journal);
 	return err;
 }
 

@@ -975,6 +975,45 @@ static void replay__what_lies_behind_a_torn_batch_never_comes_back(void **state)
 	assert_int_equal(f->visited, 4);
 }
 
+/*
+ * Sent again after a crash, the same bytes go to the same place. If the power
+ * is lost a second time, they must not make the old batch whole, and with it
+ * what lay behind it.
+ */
+static void replay__same_bytes_again_do_not_heal_what_was_dropped(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t at = BLOCK + 512;
+	uint8_t *image, *again, sector[512];
+	uint64_t offset;
+
+	open_expect(f, 0);
+	append_done(f, &f->rings[0], 300);
+	for (unsigned int i = 0; i < RINGS; i++)
+		assert_ok(append(f, &f->rings[i], 9000));
+	wait_done(f, RINGS, 0);
+	image = image_take(f);
+	journal_close(f);
+	offset = batch_offset(f, image, 1) + at;
+	memcpy(sector, image + offset, sizeof(sector));
+	memset(image + offset, 0, sizeof(sector));
+	image_put(f, image);
+
+	f->history_count = 1;
+	open_expect(f, 0);
+	assert_int_equal(stats(f).dropped_batches, 3);
+	again = image_take(f);
+	journal_close(f);
+	/* Of the same batch, written again, only this arrives. */
+	memcpy(again + offset, sector, sizeof(sector));
+	image_put(f, again);
+	open_expect(f, 0);
+	append_done(f, &f->rings[1], 100);
+	reopen_expect(f, 0);
+	free(image);
+	free(again);
+}
+
 /* Crash after crash, each with torn batches and whole ones behind them. */
 static void replay__survives_one_torn_end_after_another(void **state)
 {
@@ -1199,6 +1238,29 @@ static void replay__damage_in_the_middle_is_reported(void **state)
 		       3 * BLOCK);
 		expect_damage(f, image, at, false);
 	}
+	free(good);
+	free(image);
+}
+
+/* The newest batch is torn; what its header says of others still counts. */
+static void replay__header_of_a_torn_batch_names_what_was_durable(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *good, *image = malloc(f->options.bytes);
+
+	assert_non_null(image);
+	open_expect(f, 0);
+	for (int i = 0; i < 3; i++)
+		append_done(f, &f->rings[0], 5000);
+	good = image_take(f);
+	journal_close(f);
+	good[batch_offset(f, good, 2) + 300] ^= 1;
+	memcpy(image, good, f->options.bytes);
+	image[batch_offset(f, good, 1) + 300] ^= 1;
+	expect_damage(f, image, 1, true);
+	memcpy(image, good, f->options.bytes);
+	image[batch_offset(f, good, 1) + 30] ^= 1;
+	expect_damage(f, image, 1, false);
 	free(good);
 	free(image);
 }
@@ -1922,6 +1984,8 @@ int main(int argc, char **argv)
 			replay__torn_tail_over_an_older_lap_is_dropped),
 		journal_unit_test(
 			replay__what_lies_behind_a_torn_batch_never_comes_back),
+		journal_unit_test(
+			replay__same_bytes_again_do_not_heal_what_was_dropped),
 		journal_unit_test(replay__survives_one_torn_end_after_another),
 		journal_unit_test(
 			replay__torn_batch_over_freed_space_is_no_damage),
@@ -1929,6 +1993,8 @@ int main(int argc, char **argv)
 		journal_unit_test(
 			replay__batches_of_another_journal_are_not_ours),
 		journal_unit_test(replay__damage_in_the_middle_is_reported),
+		journal_unit_test(
+			replay__header_of_a_torn_batch_names_what_was_durable),
 		journal_unit_test(
 			replay__last_batch_is_guarded_after_a_clean_close),
 		journal_unit_test(open__second_opener_is_refused),
