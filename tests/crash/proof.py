@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import pathlib
-import queue
 import re
 import shutil
 import signal
@@ -230,17 +229,18 @@ class Proof:
         return 1 if self.totals["failed"] or not self.totals["tried"] else 0
 
 
-def share_out(jobs, work):
+def share_out(jobs, work, enough=lambda: False):
     """Runs work(job, processor) for all jobs, one at a time on each."""
-    waiting = queue.SimpleQueue()
-    for job in jobs:
-        waiting.put(job)
+    waiting = iter(jobs)
+    lock = threading.Lock()
 
     def lane(cpu):
-        while True:
+        while not enough():
             try:
-                work(waiting.get_nowait(), cpu)
-            except (queue.Empty, Interrupted):
+                with lock:
+                    job = next(waiting)
+                work(job, cpu)
+            except (StopIteration, Interrupted):
                 return
 
     with concurrent.futures.ThreadPoolExecutor(len(processors())) as pool:

@@ -10,6 +10,10 @@ FLAGS = ["-std=gnu17", "-g", "-D_GNU_SOURCE", "-I", ".", "-Wall", "-Wextra",
 HOSTILE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
            '-DPETAL_ATOMIC_HOOKS="tests/fuzz/hook.h"']
 HOSTILE_LINK = ["-fsanitize=address,undefined"]
+DISK = ("disk", "corrupt")
+# All that reaches the file, or takes memory for it, goes through platter.c.
+DISK_LINK = ["-Wl,--wrap=pread,--wrap=pwrite,--wrap=fsync",
+             "-Wl,--wrap=mmap,--wrap=munmap", "-lsodium"]
 
 
 def library(root):
@@ -22,6 +26,16 @@ def library(root):
 def hostile(root):
     fuzz = sorted(root.glob("tests/fuzz/*.c"))
     return library(root) + [str(path.relative_to(root)) for path in fuzz]
+
+
+def journal(root):
+    """The journal without an engine, and the disk that takes its place."""
+    engines = ("journal_posix.c", "journal_uring.c")
+    paths = [*root.glob("fabric/journal*.c"), root / "fabric/seal.c",
+             root / "shm/crc32c.c", root / "shm/error.c",
+             *root.glob("tests/disk/*.c")]
+    return sorted(str(path.relative_to(root)) for path in paths
+                  if path.name not in engines)
 
 
 def dependencies(target):
@@ -62,3 +76,15 @@ def objects(root, place, cc, flags, sources):
 def program(place, name, cc, made, link=()):
     subprocess.run([cc, *made, *link, "-o", place / name], check=True)
     return place / name
+
+
+def disk(root, name):
+    """The sources of a program of tests/disk: all, but the other program."""
+    others = [f"tests/disk/{other}.c" for other in DISK if other != name]
+    return [path for path in journal(root) if path not in others]
+
+
+def memory():
+    """Where small files live best; None is the usual place."""
+    place = "/dev/shm"
+    return place if os.access(place, os.W_OK) else None
