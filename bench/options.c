@@ -19,22 +19,28 @@ struct line {
 	const char *help;  /* NULL: the form's */
 	int letter;
 	bool places;
+	bool stores;
 };
 
 static const struct line lines[] = {
-	{ "json", NULL, "rows as JSON, one object per line", 'j', false },
-	{ "quick", NULL, "shorter legs and 10 rounds; otherwise 20", 'q',
+	{ "json", NULL, "rows as JSON, one object per line", 'j', false,
 	  false },
-	{ "bytes", "N", NULL, 'b', false },
-	{ "rounds", "N", "1 to 1000", 'r', false },
+	{ "quick", NULL, "shorter legs and 10 rounds; otherwise 20", 'q', false,
+	  false },
+	{ "bytes", "N", NULL, 'b', false, false },
+	{ "rounds", "N", "1 to 1000", 'r', false, false },
 	{ "only", "TEXT", "only the floors, and what has TEXT in its name", 'o',
-	  false },
+	  false, false },
+	{ "dir", "DIR", "where to make a temporary directory; TMPDIR, or /tmp",
+	  'd', false, true },
 	{ "wait", "spin|sleep", "only rows that spin, or only rows that sleep",
-	  'w', true },
+	  'w', true, false },
 	{ "cpus", "CLIENT,SERVER",
-	  "where both sides are bound; the first two allowed", 'c', true },
-	{ "one-cpu", NULL, "spin even if both sides share a cpu", '1', true },
-	{ "help", NULL, "this", 'h', false },
+	  "where both sides are bound; the first two allowed", 'c', true,
+	  false },
+	{ "one-cpu", NULL, "spin even if both sides share a cpu", '1', true,
+	  false },
+	{ "help", NULL, "this", 'h', false, false },
 };
 
 #define LINES (sizeof(lines) / sizeof(*lines))
@@ -42,7 +48,8 @@ static const struct line lines[] = {
 static bool is_known(const struct petal_options_form *form,
 		     const struct line *line)
 {
-	return !line->places || form->places;
+	return (!line->places || form->places) &&
+	       (!line->stores || form->stores);
 }
 
 static void print_usage(const struct petal_options_form *form)
@@ -149,6 +156,9 @@ static int parse_value(const struct petal_options_form *form,
 	case 'c':
 		if (parse_cpus(options, value) < 0)
 			return complain("--cpus cannot be", value);
+		return 0;
+	case 'd':
+		options->dir = value;
 		return 0;
 	default:
 		options->only = value;

@@ -14,7 +14,7 @@ extern "C" {
  *
  * All take --json, --quick, --bytes N, --rounds N, --only TEXT and --help;
  * those that place a client and a server also --wait spin|sleep, --cpus
- * CLIENT,SERVER and --one-cpu.
+ * CLIENT,SERVER and --one-cpu; those whose servers write files --dir DIR.
  */
 
 /**
@@ -22,16 +22,19 @@ extern "C" {
  * @bytes_max: the largest --bytes
  * @bytes_help: what --bytes means here, for --help
  * @places: --wait, --cpus and --one-cpu are understood
+ * @stores: --dir is understood
  */
 struct petal_options_form {
 	uint64_t bytes_max;
 	const char *bytes_help;
 	bool places;
+	bool stores;
 };
 
 /**
  * struct petal_options - what was asked for
  * @only: what the name of a contender must hold; NULL: anything
+ * @dir: where a temporary directory is made; NULL: TMPDIR, or /tmp
  * @bytes: 0: not said
  * @rounds: 1 to 1000; 20, or 10 if @quick
  * @leg_ns: how long a leg shall be
@@ -44,6 +47,7 @@ struct petal_options_form {
  */
 struct petal_options {
 	const char *only;
+	const char *dir;
 	uint64_t bytes;
 	unsigned rounds;
 	uint64_t leg_ns;

@@ -104,6 +104,23 @@ static void parse__places_are_for_those_who_have_two_sides(void **state)
 	assert_true(options.crowd);
 }
 
+static void parse__a_directory_is_for_those_who_store(void **state)
+{
+	static const struct petal_options_form storing = {
+		.bytes_max = 1024,
+		.bytes_help = "",
+		.stores = true,
+	};
+	struct petal_options options;
+
+	(void)state;
+	assert_int_equal(parse(&plain, "--dir /x", &options), -EINVAL);
+	assert_int_equal(parse(&storing, "--dir /x", &options), 0);
+	assert_non_null(options.dir);
+	assert_int_equal(parse(&storing, "", &options), 0);
+	assert_null(options.dir);
+}
+
 static void parse__leftovers_and_the_unknown_are_refused(void **state)
 {
 	struct petal_options options;
@@ -130,6 +147,7 @@ int main(void)
 		cmocka_unit_test(parse__what_is_no_number_in_range_is_refused),
 		cmocka_unit_test(
 			parse__places_are_for_those_who_have_two_sides),
+		cmocka_unit_test(parse__a_directory_is_for_those_who_store),
 		cmocka_unit_test(parse__leftovers_and_the_unknown_are_refused),
 		cmocka_unit_test(want__holds_the_text_or_there_is_none),
 	};
