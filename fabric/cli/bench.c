@@ -23,6 +23,7 @@ static const struct cli_bench_program programs[] = {
 	{ "fanout", "one publisher to many readers", false },
 	{ "wake", "a sender and a receiver that sleeps", false },
 	{ "bell", "a doorbell's price while its receiver is awake", false },
+	{ "replicate", "a record kept three times, at each level", false },
 	{ "rpc", "round trip through the kernel's sockets", false },
 	{ "rpc_grpc", "round trip of a gRPC call", false },
 };
