@@ -49,7 +49,8 @@ static struct replicate_system *const systems[] = {
 	&replicate_petal,         &replicate_star_spinning,
 	&replicate_star_single,   &replicate_device,
 	&replicate_devices,       &replicate_redis,
-	&replicate_redis_aof,
+	&replicate_redis_aof,     &replicate_nats,
+	&replicate_etcd,
 };
 
 #define SYSTEMS (sizeof(systems) / sizeof(*systems))

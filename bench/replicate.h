@@ -99,6 +99,8 @@ extern struct replicate_system replicate_devices;     /* three at a time */
 extern struct replicate_system replicate_petal;
 extern struct replicate_system replicate_redis;
 extern struct replicate_system replicate_redis_aof;
+extern struct replicate_system replicate_nats;
+extern struct replicate_system replicate_etcd;
 
 /**
  * replicate_petal_batch() - how many records ours put into one journal batch
