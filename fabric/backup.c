@@ -13,8 +13,7 @@ void petal_backup_open(struct petal_backup *b, struct petal_log *log,
 	b->log = log;
 	b->port = *port;
 	b->self = self;
-	b->cursor.epoch = log->geometry.epoch;
-	b->journaled_to = b->cursor;
+	b->exact = true;
 }
 
 /* Copy a range into the data area, over its end if need be. */
@@ -35,6 +34,7 @@ begin_at(const struct petal_record_cursor *from, const void *bytes)
 	struct petal_record_cursor cursor = *from;
 
 	memcpy((void *)&first, bytes, sizeof(first));
+	cursor.epoch = first.epoch;
 	cursor.crc = first.prev_crc;
 	return cursor;
 }
@@ -65,6 +65,7 @@ static int check_next(struct petal_backup *b, uint64_t to_pos)
 {
 	struct petal_record_cursor next = b->cursor;
 	const void *bytes = petal_log_at(b->log, next.pos);
+	const struct petal_record_durable *record = bytes;
 	int outcome;
 
 	outcome = petal_record_check(
@@ -73,6 +74,8 @@ static int check_next(struct petal_backup *b, uint64_t to_pos)
 		return outcome;
 	if (!rest_has_landed(bytes, next.pos - b->cursor.pos))
 		return 1;
+	petal_sessions_note(&b->sessions, record->session, record->sequence,
+			    next.lsn);
 	b->cursor = next;
 	return 0;
 }
@@ -105,7 +108,7 @@ int petal_backup_restore(struct petal_backup *b,
 	unsigned count;
 	int outcome;
 
-	if (from->epoch != b->log->geometry.epoch ||
+	if (from->epoch > b->log->geometry.epoch ||
 	    length < PETAL_RECORD_DURABLE_BYTES ||
 	    length > b->log->geometry.data_bytes ||
 	    from->pos % PETAL_RECORD_ALIGN != 0 ||
@@ -120,17 +123,51 @@ int petal_backup_restore(struct petal_backup *b,
 	b->journaled_to = b->cursor;
 	b->disk_pos = b->cursor.pos;
 	b->trim_pos = trim_pos;
+	b->exact = false;
 	return b->cursor.pos == end ? 0 : -PETAL_ECORRUPT;
 }
 
-void petal_backup_start(struct petal_backup *b,
-			const struct petal_record_cursor *start)
+void petal_backup_seed(struct petal_backup *b, const struct petal_recovery *r)
 {
-	if (start->pos != b->cursor.pos || start->crc != b->cursor.crc) {
+	b->journal_busy = r->journal_busy;
+	b->journal_stale = r->journal_stale;
+	b->journal_frozen = r->journal_frozen;
+	if (r->log == NULL) {
+		b->journal_stale = r->journal_busy;
+		return;
+	}
+	b->cursor = r->end;
+	b->journaled_to = r->journaled_to;
+	b->disk_pos = r->disk_pos;
+	b->trim_pos = r->base.pos;
+	b->exact = r->exact;
+	b->sessions = *r->sessions;
+}
+
+void petal_backup_start(struct petal_backup *b,
+			const struct petal_record_cursor *start,
+			uint64_t whole_pos,
+			const struct petal_sessions *sessions)
+{
+	bool goes_on = start->pos == b->cursor.pos &&
+		       start->crc == b->cursor.crc;
+
+	if (!goes_on) {
 		b->journaled_to = *start;
 		b->disk_pos = start->pos;
+		b->trim_pos = start->pos;
 		b->journal_stale = b->journal_busy;
 	}
+	/* What they say beyond our log is true when we have that too. */
+	if (sessions != NULL) {
+		b->sessions = *sessions;
+		b->exact = false;
+		b->whole = false;
+	}
+	if (!goes_on)
+		b->whole = false;
+	if (!b->whole)
+		b->whole_pos = whole_pos;
 	b->cursor = *start;
 	b->told = false;
 	b->started = true;
@@ -179,19 +216,23 @@ void petal_backup_journaled(struct petal_backup *b, uint64_t end_pos,
 static void acknowledge(struct petal_backup *b)
 {
 	struct petal_log_line line = { { b->cursor.pos, b->disk_pos,
-					 b->journal_frozen } };
+					 b->trim_pos } };
 
 	/* A failure alone is news too: the primary waits for our disk. */
 	if (b->told && b->cursor.pos == b->told_memory_pos &&
 	    b->disk_pos == b->told_disk_pos &&
+	    b->trim_pos == b->told_trim_pos &&
 	    b->journal_frozen == b->told_frozen)
 		return;
+	if (b->journal_frozen)
+		line.words[2] |= PETAL_LOG_DISK_FAILED;
 	petal_log_line_write(&b->log->acks[b->self], &line);
 	if (b->port.acknowledge(b->port.self) < 0)
 		return;
 	b->told = true;
 	b->told_memory_pos = b->cursor.pos;
 	b->told_disk_pos = b->disk_pos;
+	b->told_trim_pos = b->trim_pos;
 	b->told_frozen = b->journal_frozen;
 }
 
@@ -203,10 +244,50 @@ static void take_orders(struct petal_backup *b)
 	if (!petal_log_line_read(b->log->orders, &line))
 		return;
 	trim_pos = line.words[0];
-	if (trim_pos <= b->trim_pos || trim_pos > b->cursor.pos)
+	if (trim_pos <= b->trim_pos || trim_pos > b->cursor.pos ||
+	    trim_pos % PETAL_RECORD_ALIGN != 0)
 		return;
 	b->trim_pos = trim_pos;
 	b->port.trim(b->port.self, trim_pos);
+}
+
+static void become_whole(struct petal_backup *b)
+{
+	if (b->whole || b->cursor.pos < b->whole_pos)
+		return;
+	b->whole = true;
+	b->exact = true;
+}
+
+void petal_backup_fence(struct petal_backup *b)
+{
+	int outcome;
+
+	if (b->started && !b->fenced) {
+		advance(b, b->cursor.pos + b->log->geometry.data_bytes,
+			UINT32_MAX, &outcome);
+		become_whole(b);
+		take_orders(b);
+	}
+	b->fenced = true;
+	b->started = false;
+}
+
+int petal_backup_leaves(const struct petal_backup *b,
+			struct petal_recovery *ret_recovery)
+{
+	*ret_recovery = (struct petal_recovery){
+		.log = b->log,
+		.end = b->cursor,
+		.journaled_to = b->journaled_to,
+		.disk_pos = b->disk_pos,
+		.journal_busy = b->journal_busy,
+		.journal_stale = b->journal_stale,
+		.journal_frozen = b->journal_frozen,
+		.exact = b->exact,
+		.sessions = &b->sessions,
+	};
+	return petal_recovery_begin(ret_recovery, b->trim_pos);
 }
 
 int petal_backup_step(struct petal_backup *b)
@@ -222,6 +303,7 @@ int petal_backup_step(struct petal_backup *b)
 	b->counts.records += count;
 	b->counts.bytes += b->cursor.pos - before;
 	b->counts.corrupt += outcome < 0;
+	become_whole(b);
 	take_orders(b);
 	journal(b);
 	acknowledge(b);

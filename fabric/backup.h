@@ -6,6 +6,8 @@
 #include <stdint.h>
 
 #include "fabric/log.h"
+#include "fabric/recovery.h"
+#include "fabric/sessions.h"
 #include "rings/record.h"
 
 /**
@@ -17,6 +19,10 @@
  * takes it from the same memory, and then D moves.
  *
  *    D <= M <= what has landed
+ *
+ * The log is whole when it has all that the primary had accepted as it joined;
+ * from then on it may speak for this member when the primary is lost, and not
+ * before: see fabric/failover.h.
  *
  * It does no I/O; see struct petal_backup_port.
  *
@@ -50,13 +56,19 @@ struct petal_backup {
 	uint64_t trim_pos;
 	uint64_t told_memory_pos;
 	uint64_t told_disk_pos;
+	uint64_t told_trim_pos;
+	uint64_t whole_pos;
 	unsigned self; /* our member index: which line we acknowledge in */
 	bool started;  /* the primary told us where to go on */
-	bool told;     /* what the three words say, since then */
+	bool fenced;   /* a later epoch has begun: nothing moves any more */
+	bool whole;
+	bool exact; /* sessions is of our log, and not of more */
+	bool told;  /* what the words say, since then */
 	bool told_frozen;
 	bool journal_busy;
 	bool journal_stale; /* what is in flight is of a log that was */
 	bool journal_frozen;
+	struct petal_sessions sessions;
 	struct petal_backup_counts counts;
 };
 
@@ -83,19 +95,47 @@ int petal_backup_restore(struct petal_backup *backup,
 			 const void *bytes, uint64_t length, uint64_t trim_pos);
 
 /**
+ * petal_backup_seed() - begin with what the epoch before has left us
+ * @recovery: copied into the log by petal_recovery_copy(); a log of NULL leaves
+ *	the journal's state only
+ */
+void petal_backup_seed(struct petal_backup *backup,
+		       const struct petal_recovery *recovery);
+
+/**
  * petal_backup_start() - the primary says where our log goes on
+ * @whole_pos: the log is whole from there on
+ * @sessions: the primary's, of the log up to @whole_pos; NULL: ours are exact
  *
  * The primary may write into our memory from the moment it says so. Offer the
  * log only while no batch is in flight (journal_busy), for its bytes are read
  * from there.
  */
 void petal_backup_start(struct petal_backup *backup,
-			const struct petal_record_cursor *start);
+			const struct petal_record_cursor *start,
+			uint64_t whole_pos,
+			const struct petal_sessions *sessions);
 
 /**
  * petal_backup_stop() - the primary is gone; nothing is acknowledged any more
  */
 void petal_backup_stop(struct petal_backup *backup);
+
+/**
+ * petal_backup_fence() - a later epoch has begun: look a last time (I8)
+ *
+ * What has landed and is valid counts; after that M stands still and nothing
+ * is acknowledged.
+ */
+void petal_backup_fence(struct petal_backup *backup);
+
+/**
+ * petal_backup_leaves() - what a fenced log leaves to the next epoch
+ *
+ * Return: 0, or -PETAL_ECORRUPT when its first retained record is none.
+ */
+int petal_backup_leaves(const struct petal_backup *backup,
+			struct petal_recovery *ret_recovery);
 
 /**
  * petal_backup_step() - do everything that can be done now

@@ -89,6 +89,27 @@ struct daemon_ring {
 	uint64_t nap_ns; /* look for news again then; PETAL_CLOCK_NEVER */
 	uint64_t journal_trim_pos; /* as the journal knows it, of a primary */
 	uint64_t offer_ns;         /* a backup offers itself again then */
+	uint64_t sessions;         /* given out in this epoch */
+};
+
+/* What a backup says of itself to its primary. */
+struct daemon_offer {
+	uint64_t ring;
+	uint32_t epoch;
+	bool exact; /* its sessions are those of its log */
+	struct daemon_member keys;
+	struct petal_record_cursor end;
+};
+
+/* And what the primary answers. */
+struct daemon_start {
+	uint64_t ring;
+	uint32_t epoch;
+	bool exact; /* the backup's sessions stay */
+	struct petal_wire_key lines;
+	struct petal_record_cursor start;
+	uint64_t whole_pos;
+	struct petal_sessions sessions;
 };
 
 /* The live bytes that the journal held of a ring when we started. */
@@ -228,7 +249,8 @@ void daemon_peers_answer_swap(struct daemon *d, const struct daemon_swap *swap,
 int daemon_peers_send_offer(struct daemon *d, const struct daemon_ring *ring);
 int daemon_peers_send_start(struct daemon *d, const struct daemon_ring *ring,
 			    unsigned member,
-			    const struct petal_record_cursor *start);
+			    const struct petal_record_cursor *start,
+			    bool exact);
 /* We write to a ring's memory no more. */
 int daemon_peers_send_closed(struct daemon *d, uint32_t peer, uint64_t ring,
 			     bool is_answer);
@@ -246,12 +268,10 @@ void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status);
 void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data);
 void daemon_rings_journaled(struct daemon *d,
 			    const struct petal_journal_done *done);
-void daemon_rings_offered(struct daemon *d, uint32_t peer, uint64_t id,
-			  uint32_t epoch, const struct daemon_member *keys,
-			  const struct petal_record_cursor *theirs);
-void daemon_rings_started(struct daemon *d, uint32_t peer, uint64_t id,
-			  uint32_t epoch, const struct petal_wire_key *lines,
-			  const struct petal_record_cursor *start);
+void daemon_rings_offered(struct daemon *d, uint32_t peer,
+			  const struct daemon_offer *offer);
+void daemon_rings_started(struct daemon *d, uint32_t peer,
+			  const struct daemon_start *start);
 /* Returns false when there is no such ring. */
 bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id);
 void daemon_rings_admitted(struct daemon *d, const struct daemon_swap *swap,

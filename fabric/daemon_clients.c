@@ -160,8 +160,7 @@ static void open_for(struct daemon *d, struct daemon_client *client,
 		refuse(d, client, -errno, "no descriptor is left");
 		return;
 	}
-	randombytes_buf(&session, sizeof(session));
-	session &= INT64_MAX; /* what JSON can carry */
+	session = PETAL_SESSION_FIRST(ring->config.epoch) + ring->sessions++;
 	petal_primary_attach(&ring->primary, owner, session);
 	open->ring = ring;
 	open->generation = ring->generation;

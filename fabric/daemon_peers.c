@@ -43,16 +43,35 @@ struct message_beat {
 	struct message_head head;
 };
 
-/* OFFER: a backup to its primary. START: the answer. */
-struct message_place {
+/* A backup to its primary: how far its log goes, and where to write. */
+struct message_offer {
 	struct message_head head;
 	uint64_t ring;
 	uint32_t epoch;
-	uint32_t reserved;
+	uint32_t exact; /* its sessions are those of its log */
 	struct petal_wire_key data;
 	struct petal_wire_key lines;
-	struct petal_record_cursor cursor;
+	struct petal_record_cursor end;
 };
+
+/* The answer: where its log goes on, and the sessions that it lacks. */
+struct message_start {
+	struct message_head head;
+	uint64_t ring;
+	uint32_t epoch;
+	uint32_t exact; /* its own are right, and none follow */
+	struct petal_wire_key lines;
+	struct petal_record_cursor start;
+	uint64_t whole_pos;
+	uint64_t forgotten;
+	struct petal_session sessions[];
+};
+
+static_assert(sizeof(struct message_start) +
+			      PETAL_SESSIONS_MAX *
+				      sizeof(struct petal_session) <=
+		      PETAL_WIRE_MESSAGE_MAX,
+	      "a table of sessions goes with one START");
 
 struct message_swap {
 	struct message_head head;
@@ -102,38 +121,57 @@ static void send_beat(struct daemon *d, uint32_t peer)
 	petal_wire_send(d->wire, peer, &message, sizeof(message));
 }
 
-static int send_place(struct daemon *d, uint32_t peer, enum message_type type,
-		      const struct daemon_ring *ring,
-		      const struct petal_record_cursor *cursor)
+int daemon_peers_send_offer(struct daemon *d, const struct daemon_ring *ring)
 {
-	struct message_place message = {
-		.head = head_of(type),
+	struct message_offer message = {
+		.head = head_of(MESSAGE_OFFER),
 		.ring = ring->config.id,
 		.epoch = ring->config.epoch,
-		.cursor = *cursor,
+		.exact = ring->backup.exact,
+		.end = ring->backup.cursor,
 	};
 	int err;
 
 	err = petal_wire_region_key(ring->lines_region, &message.lines);
-	if (err == 0 && type == MESSAGE_OFFER)
+	if (err == 0)
 		err = petal_wire_region_key(ring->data_region, &message.data);
 	if (err < 0)
 		return err;
-	return petal_wire_send(d->wire, peer, &message, sizeof(message));
-}
-
-int daemon_peers_send_offer(struct daemon *d, const struct daemon_ring *ring)
-{
-	return send_place(d, ring->config.primary, MESSAGE_OFFER, ring,
-			  &ring->backup.cursor);
+	return petal_wire_send(d->wire, ring->config.primary, &message,
+			       sizeof(message));
 }
 
 int daemon_peers_send_start(struct daemon *d, const struct daemon_ring *ring,
 			    unsigned member,
-			    const struct petal_record_cursor *start)
+			    const struct petal_record_cursor *start, bool exact)
 {
-	return send_place(d, ring->config.members[member], MESSAGE_START, ring,
-			  start);
+	const struct petal_sessions *sessions = &ring->primary.sessions;
+	uint8_t bytes[PETAL_WIRE_MESSAGE_MAX];
+	struct message_start message = {
+		.head = head_of(MESSAGE_START),
+		.ring = ring->config.id,
+		.epoch = ring->config.epoch,
+		.exact = exact,
+		.start = *start,
+		.whole_pos = ring->primary.members[member].joined_pos,
+		.forgotten = sessions->forgotten,
+	};
+	uint32_t length = sizeof(message);
+	int err;
+
+	err = petal_wire_region_key(ring->lines_region, &message.lines);
+	if (err < 0)
+		return err;
+	memcpy(bytes, &message, sizeof(message));
+	for (unsigned i = 0; !exact && i < PETAL_SESSIONS_MAX; i++) {
+		if (sessions->at[i].session == 0)
+			continue;
+		memcpy(bytes + length, &sessions->at[i],
+		       sizeof(sessions->at[i]));
+		length += (uint32_t)sizeof(sessions->at[i]);
+	}
+	return petal_wire_send(d->wire, ring->config.members[member], bytes,
+			       length);
 }
 
 int daemon_peers_send_closed(struct daemon *d, uint32_t peer, uint64_t ring,
@@ -200,24 +238,50 @@ static bool on_hello(struct daemon *d, uint32_t peer, const void *bytes,
 	return true;
 }
 
-static bool on_place(struct daemon *d, uint32_t peer, enum message_type type,
-		     const void *bytes, uint32_t length)
+static bool on_offer(struct daemon *d, uint32_t peer, const void *bytes,
+		     uint32_t length)
 {
-	struct daemon_member keys = { .keyed = true };
-	struct message_place message;
+	struct daemon_offer offer = { .keys.keyed = true };
+	struct message_offer message;
 
 	if (length != sizeof(message))
 		return false;
 	memcpy(&message, bytes, sizeof(message));
-	if (type == MESSAGE_START) {
-		daemon_rings_started(d, peer, message.ring, message.epoch,
-				     &message.lines, &message.cursor);
-		return true;
+	offer.ring = message.ring;
+	offer.epoch = message.epoch;
+	offer.exact = message.exact != 0;
+	offer.keys.data = message.data;
+	offer.keys.lines = message.lines;
+	offer.end = message.end;
+	daemon_rings_offered(d, peer, &offer);
+	return true;
+}
+
+static bool on_start(struct daemon *d, uint32_t peer, const uint8_t *bytes,
+		     uint32_t length)
+{
+	struct daemon_start start = { 0 };
+	struct message_start message;
+	struct petal_session one;
+
+	if (length < sizeof(message) ||
+	    (length - sizeof(message)) % sizeof(one) != 0)
+		return false;
+	memcpy(&message, bytes, sizeof(message));
+	start.ring = message.ring;
+	start.epoch = message.epoch;
+	start.exact = message.exact != 0;
+	start.lines = message.lines;
+	start.start = message.start;
+	start.whole_pos = message.whole_pos;
+	start.sessions.forgotten = message.forgotten;
+	for (uint32_t at = sizeof(message); at < length;
+	     at += (uint32_t)sizeof(one)) {
+		memcpy(&one, bytes + at, sizeof(one));
+		if (petal_sessions_put(&start.sessions, &one) < 0)
+			return false;
 	}
-	keys.data = message.data;
-	keys.lines = message.lines;
-	daemon_rings_offered(d, peer, message.ring, message.epoch, &keys,
-			     &message.cursor);
+	daemon_rings_started(d, peer, &start);
 	return true;
 }
 
@@ -286,9 +350,9 @@ static bool on_message(struct daemon *d, const struct petal_wire_event *event)
 	case MESSAGE_BEAT:
 		return event->length == sizeof(struct message_beat);
 	case MESSAGE_OFFER:
+		return on_offer(d, event->peer, event->bytes, event->length);
 	case MESSAGE_START:
-		return on_place(d, event->peer, (enum message_type)head.type,
-				event->bytes, event->length);
+		return on_start(d, event->peer, event->bytes, event->length);
 	case MESSAGE_SWAP:
 		return on_swap(d, event->peer, event->bytes, event->length);
 	case MESSAGE_SWAPPED:

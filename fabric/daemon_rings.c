@@ -260,8 +260,8 @@ static int open_primary(struct daemon_ring *ring)
 		return -errno;
 	daemon_watch(ring->daemon, ring->bell_fd, DAEMON_TAG_BELL,
 		     (unsigned)(ring - ring->daemon->rings));
-	return petal_primary_open(&ring->primary, &ring->log, ring->self,
-				  &port);
+	return petal_primary_open(&ring->primary, &ring->log, ring->self, &port,
+				  NULL);
 }
 
 static void open_backup(struct daemon_ring *ring)
@@ -299,8 +299,10 @@ static void close_ring(struct daemon_ring *ring)
 	if (ring->log.marks != NULL) {
 		atomic_store_explicit(&ring->log.marks->state, PETAL_LOG_CLOSED,
 				      memory_order_relaxed);
-		if (ring->role == DAEMON_PRIMARY)
+		if (ring->role == DAEMON_PRIMARY) {
 			signal_all(ring);
+			petal_primary_close(&ring->primary);
+		}
 		petal_log_close(&ring->log);
 	}
 	ring->used = false;
@@ -441,51 +443,52 @@ void daemon_rings_stop(struct daemon *d)
 
 /* What other nodes do. */
 
-void daemon_rings_offered(struct daemon *d, uint32_t peer, uint64_t id,
-			  uint32_t epoch, const struct daemon_member *keys,
-			  const struct petal_record_cursor *theirs)
+void daemon_rings_offered(struct daemon *d, uint32_t peer,
+			  const struct daemon_offer *offer)
 {
-	struct daemon_ring *ring = daemon_rings_by_id(d, id);
+	struct daemon_ring *ring = daemon_rings_by_id(d, offer->ring);
 	struct petal_record_cursor start;
-	bool voter;
+	bool voter, exact;
 	int i;
 
 	if (ring == NULL || ring->role != DAEMON_PRIMARY ||
-	    ring->config.epoch != epoch)
+	    ring->config.epoch != offer->epoch)
 		return;
 	i = petal_ring_config_member(&ring->config, peer);
 	if (i < 0 || d->peers[peer].inc[0] == '\0' ||
-	    keys->data.bytes < ring->config.data_bytes ||
-	    keys->lines.bytes < LINES_BYTES) {
+	    offer->keys.data.bytes < ring->config.data_bytes ||
+	    offer->keys.lines.bytes < LINES_BYTES) {
 		d->counts.bad_messages++;
 		return;
 	}
 	if (ring->primary.members[i].attached)
 		return; /* it offered itself again before our START came */
-	ring->members[i].data = keys->data;
-	ring->members[i].lines = keys->lines;
+	ring->members[i].data = offer->keys.data;
+	ring->members[i].lines = offer->keys.lines;
 	ring->members[i].keyed = true;
 	voter = strcmp(d->peers[peer].inc, ring->config.incs[i]) == 0;
-	petal_primary_join(&ring->primary, (unsigned)i, theirs, voter, &start);
-	if (daemon_peers_send_start(d, ring, (unsigned)i, &start) < 0)
+	petal_primary_join(&ring->primary, (unsigned)i, &offer->end, voter,
+			   offer->exact, &start, &exact);
+	if (daemon_peers_send_start(d, ring, (unsigned)i, &start, exact) < 0)
 		petal_primary_leave(&ring->primary, (unsigned)i);
 }
 
-void daemon_rings_started(struct daemon *d, uint32_t peer, uint64_t id,
-			  uint32_t epoch, const struct petal_wire_key *lines,
-			  const struct petal_record_cursor *start)
+void daemon_rings_started(struct daemon *d, uint32_t peer,
+			  const struct daemon_start *start)
 {
-	struct daemon_ring *ring = daemon_rings_by_id(d, id);
+	struct daemon_ring *ring = daemon_rings_by_id(d, start->ring);
 	int i;
 
 	if (ring == NULL || ring->role != DAEMON_BACKUP ||
-	    ring->config.epoch != epoch || ring->config.primary != peer ||
-	    lines->bytes < LINES_BYTES || start->pos % PETAL_RECORD_ALIGN != 0)
+	    ring->config.epoch != start->epoch ||
+	    ring->config.primary != peer || start->lines.bytes < LINES_BYTES ||
+	    start->start.pos % PETAL_RECORD_ALIGN != 0)
 		return;
 	i = petal_ring_config_member(&ring->config, peer);
-	ring->members[i].lines = *lines;
+	ring->members[i].lines = start->lines;
 	ring->members[i].keyed = true;
-	petal_backup_start(&ring->backup, start);
+	petal_backup_start(&ring->backup, &start->start, start->whole_pos,
+			   start->exact ? NULL : &start->sessions);
 }
 
 bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id)

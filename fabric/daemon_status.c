@@ -46,9 +46,9 @@ static json_t *member_json(const struct daemon *d,
 	if (node == d->config.self)
 		state = "self";
 	else if (ring->role == DAEMON_PRIMARY)
-		state = !member->attached ? "away"
-			: member->counted ? "in"
-					  : "catching up";
+		state = !member->attached                ? "away"
+			: member->voter && member->whole ? "in"
+							 : "catching up";
 	else
 		state = d->peers[node].up ? "up" : "away";
 	return json_pack("{s:i, s:s}", "node", (int)node, "state", state);

@@ -43,6 +43,7 @@ ring_geometry(const struct petal_log_geometry *geometry)
 		.data_bytes = geometry->data_bytes,
 		.owners = PETAL_LOG_OWNERS,
 		.reserve_bytes = PETAL_LOG_RESERVE_BYTES,
+		.start_pos = geometry->start_pos,
 	};
 }
 
@@ -301,6 +302,7 @@ void petal_log_walk(const struct petal_log *log,
 			return;
 		cursor->pos = end;
 		cursor->lsn = record->lsn;
+		cursor->epoch = record->epoch;
 		cursor->crc = record->hdr_crc;
 	}
 }

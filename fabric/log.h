@@ -61,6 +61,7 @@ struct petal_log_geometry {
 	uint64_t data_bytes; /* a power of two */
 	uint32_t epoch;
 	uint32_t queue_count;
+	uint64_t start_pos; /* of the first record in this memory; not shared */
 	struct petal_queue_geometry queues[PETAL_LOG_QUEUES_MAX];
 };
 
@@ -89,12 +90,16 @@ struct petal_log_marks {
 	alignas(64) struct petal_doorbell node_bell;
 };
 
-/* One member's acknowledgement: both words grow only. */
+/*
+ * One member's acknowledgement: the words grow only. Trim is how far the member
+ * knows the log to be done: its memory is written over up to there and no
+ * further, for after a failover it begins its log there.
+ */
 struct petal_log_ack {
 	alignas(64) _Atomic uint64_t memory_pos; /* M */
 	_Atomic uint64_t disk_pos;               /* D */
-	_Atomic uint64_t disk_failed;            /* not 0: D stands still */
-	_Atomic uint64_t check;                  /* of these three */
+	_Atomic uint64_t trim_pos; /* lowest bit: D stands still */
+	_Atomic uint64_t check;    /* of these three */
 	uint64_t reserved[4];
 };
 
@@ -192,6 +197,7 @@ static inline uint64_t petal_log_run(const struct petal_log *log, uint64_t pos,
 struct petal_log_line {
 	uint64_t words[3]; /* in their order in the structure */
 };
+#define PETAL_LOG_DISK_FAILED UINT64_C(1) /* in the third word of an ack */
 
 /**
  * petal_log_line_write() - store a line that will travel one-sided

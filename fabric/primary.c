@@ -140,6 +140,8 @@ static void accept_one(struct petal_primary *p,
 	record->record.length = length_of(view);
 	clear_rest(record, length_of(view));
 	petal_record_stamp(record, &p->accepted);
+	petal_sessions_note(&p->sessions, record->session, record->sequence,
+			    p->accepted.lsn);
 	p->counts.accepted++;
 	if (known)
 		tell(p, view->owner, p->owners[view->owner].sequence,
@@ -229,7 +231,9 @@ static bool raise_level(struct petal_primary *p, enum petal_level level,
 {
 	_Atomic uint64_t *mark = &p->log->marks->level_pos[level];
 
-	if (pos <= atomic_load_explicit(mark, memory_order_relaxed))
+	/* I7: what older epochs left counts when our EPOCH_START does. */
+	if (pos < p->start_pos ||
+	    pos <= atomic_load_explicit(mark, memory_order_relaxed))
 		return false;
 	/* [MARK] Outcomes up to here have been told. */
 	atomic_store_explicit(mark, pos, memory_order_release);
@@ -270,7 +274,7 @@ static void mark(struct petal_primary *p)
 		if (i == p->self) {
 			memory[i] = p->accepted.pos;
 			disk[i] = p->disk_pos;
-		} else if (p->members[i].counted) {
+		} else if (primary_counts(&p->members[i])) {
 			memory[i] = p->members[i].memory_pos;
 			disk[i] = p->members[i].disk_pos;
 		}
@@ -381,6 +385,8 @@ int petal_primary_step(struct petal_primary *p, uint64_t now_ns)
 
 	if (p->halted)
 		return -PETAL_ECORRUPT;
+	if (p->deposed)
+		return 0;
 	count = bury_dead(p, now_ns);
 	if (count == 0)
 		count = accept_published(p);
@@ -409,6 +415,8 @@ uint64_t petal_primary_next_ns(const struct petal_primary *p)
 	uint64_t dead[PETAL_MPSC_OWNERS_MAX / 64];
 	uint64_t next_ns = p->expire_ns;
 
+	if (p->deposed)
+		return PETAL_CLOCK_NEVER;
 	if (p->trim_pos != p->ordered_trim_pos && p->order_ns < next_ns)
 		next_ns = p->order_ns;
 	if (dead_owners(p, dead) && p->bury_ns < next_ns)
@@ -416,25 +424,69 @@ uint64_t petal_primary_next_ns(const struct petal_primary *p)
 	return next_ns;
 }
 
-int petal_primary_open(struct petal_primary *p, struct petal_log *log,
-		       unsigned self, const struct petal_primary_port *port)
+void petal_primary_depose(struct petal_primary *p)
+{
+	p->deposed = true;
+	if (p->halted)
+		return;
+	atomic_store_explicit(&p->log->marks->state, PETAL_LOG_CLOSED,
+			      memory_order_relaxed);
+	petal_doorbell_ring(&p->log->marks->bell, INT_MAX);
+}
+
+static int take_over(struct petal_primary *p, const struct petal_recovery *r)
+{
+	p->accepted = r->end;
+	p->head = r->base;
+	p->journaled_to = r->journaled_to;
+	p->disk_pos = r->disk_pos;
+	p->journal_busy = r->journal_busy;
+	p->journal_frozen = r->journal_frozen;
+	p->trim_pos = r->base.pos;
+	p->dispatched_pos = r->base.pos;
+	p->sessions = *r->sessions;
+	return primary_recall(p, r->base.pos, r->end.pos);
+}
+
+static int put_epoch_start(struct petal_primary *p)
 {
 	struct petal_mpsc_claim claim;
 	int err;
+
+	err = petal_mpsc_claim(&p->log->ring, PETAL_RECORD_ENVELOPE_BYTES,
+			       &claim);
+	if (err < 0)
+		return err;
+	claim.record->type = PETAL_RECORD_TYPE_EPOCH_START;
+	err = petal_mpsc_publish(&p->log->ring, &claim);
+	if (err == 0)
+		err = accept_published(p);
+	p->start_pos = p->accepted.pos;
+	return err < 0 ? err : 0;
+}
+
+int petal_primary_open(struct petal_primary *p, struct petal_log *log,
+		       unsigned self, const struct petal_primary_port *port,
+		       const struct petal_recovery *recovery)
+{
+	int err = 0;
 
 	memset(p, 0, sizeof(*p));
 	p->log = log;
 	p->port = *port;
 	p->self = self;
+	if (recovery != NULL)
+		err = take_over(p, recovery);
 	p->accepted.epoch = log->geometry.epoch;
-	p->journaled_to = p->accepted;
-	p->head = p->accepted;
-	err = petal_mpsc_claim(&log->ring, PETAL_RECORD_ENVELOPE_BYTES, &claim);
-	if (err < 0)
+	if (err == 0)
+		err = put_epoch_start(p);
+	if (err < 0) {
+		petal_primary_close(p);
 		return err;
-	claim.record->type = PETAL_RECORD_TYPE_EPOCH_START;
-	err = petal_mpsc_publish(&log->ring, &claim);
+	}
+	atomic_store_explicit(&log->marks->trim_pos, p->trim_pos,
+			      memory_order_relaxed);
 	atomic_store_explicit(&log->marks->state, PETAL_LOG_OPEN,
 			      memory_order_relaxed);
-	return err;
+	return 0;
 }

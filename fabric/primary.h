@@ -6,6 +6,8 @@
 #include <stdint.h>
 
 #include "fabric/log.h"
+#include "fabric/recovery.h"
+#include "fabric/sessions.h"
 #include "rings/record.h"
 
 /**
@@ -24,6 +26,9 @@
  *    dispatched
  *      |  trim: messages done; release: and nobody still copies from there
  *    head
+ *
+ * What an epoch finds in the log when it begins counts for nothing before its
+ * own first record, EPOCH_START, has reached level MEM2 (I7).
  *
  * Always true: head <= trim <= dispatched <= visible <= accepted <= tail, and
  * visible = level_pos[MEM2]: no consumer sees what a failover could lose.
@@ -61,9 +66,10 @@ struct petal_primary_port {
 };
 
 struct petal_primary_member {
-	bool attached; /* connected, and told where to start */
-	bool counted; /* its acknowledgements count: its incarnation is voted */
-	bool asked;   /* admit was called */
+	bool attached;    /* connected, and told where to start */
+	bool voter;       /* its incarnation is the configuration's (I10) */
+	bool whole;       /* has had all that was accepted as it joined */
+	bool asked;       /* admit was called */
 	bool disk_failed; /* its journal is frozen: nothing waits for it */
 	unsigned writes;  /* in flight */
 	uint64_t sent_pos;
@@ -71,7 +77,8 @@ struct petal_primary_member {
 	uint64_t wrote_pos;
 	uint64_t memory_pos;
 	uint64_t disk_pos;
-	uint64_t joined_pos; /* it has to reach this to be counted */
+	uint64_t told_trim_pos; /* it may be written over up to there */
+	uint64_t joined_pos;    /* it has to reach this to be counted */
 };
 
 struct petal_primary_owner {
@@ -100,6 +107,7 @@ struct petal_primary {
 	struct petal_record_cursor head;
 	uint64_t dispatched_pos;
 	uint32_t dispatched_puts; /* of the TXN at dispatched_pos */
+	uint64_t start_pos; /* end of EPOCH_START: nothing counts before (I7) */
 	uint64_t trim_pos;
 	uint64_t ordered_trim_pos;
 	uint64_t disk_pos;
@@ -110,22 +118,70 @@ struct petal_primary {
 	bool journal_busy;
 	bool journal_frozen;
 	bool halted;
+	bool deposed;
+	struct petal_primary_done *done; /* what older epochs acknowledged */
+	uint32_t done_count;
+	struct petal_sessions sessions;
 	struct petal_primary_member members[PETAL_LOG_MEMBERS];
 	struct petal_primary_owner owners[PETAL_LOG_OWNERS];
 	struct petal_primary_counts counts;
 };
 
 /**
- * petal_primary_open() - begin an epoch on an empty log
+ * petal_primary_open() - begin an epoch
  * @log: made by petal_log_open(); stays the caller's
  * @self: our index among the members
+ * @recovery: what petal_recovery_copy() put into it; NULL: it is empty
  *
- * Its first record is EPOCH_START.
+ * Its first record is EPOCH_START. Messages that the retained log acknowledges
+ * are not handed out again; all others are, from the beginning (I14).
  *
- * Return: 0, or what petal_mpsc_claim() says of a ring too small.
+ * Return: 0; -ENOMEM; -PETAL_ECORRUPT when a retained TXN makes no sense; or
+ * what petal_mpsc_claim() says of a ring too small.
  */
 int petal_primary_open(struct petal_primary *primary, struct petal_log *log,
-		       unsigned self, const struct petal_primary_port *port);
+		       unsigned self, const struct petal_primary_port *port,
+		       const struct petal_recovery *recovery);
+
+/**
+ * petal_primary_close() - free what it holds; the log stays
+ */
+void petal_primary_close(struct petal_primary *primary);
+
+/**
+ * petal_primary_started() - whether EPOCH_START is at level MEM2
+ *
+ * Then all before it is committed, and the epoch may be opened (I6, I7).
+ */
+bool petal_primary_started(const struct petal_primary *primary);
+
+/**
+ * petal_primary_depose() - a later epoch has begun
+ *
+ * Nothing is accepted, sent or counted any more. Whoever waits learns that
+ * nobody can say what becomes of it: the log is closed.
+ */
+void petal_primary_depose(struct petal_primary *primary);
+
+/**
+ * petal_primary_leaves() - what a deposed primary's log leaves to the next epoch
+ *
+ * Return: 0, or -PETAL_ECORRUPT when its first retained record is none, or the
+ * log is halted.
+ */
+int petal_primary_leaves(const struct petal_primary *primary,
+			 struct petal_recovery *ret_recovery);
+
+/**
+ * petal_primary_lsn() - where a record that is in the log lies
+ * @session, @sequence: petal_sessions_find() has found it
+ *
+ * Costs a look at each retained record's header.
+ *
+ * Return: its lsn, or 0 when it has been done and is retained no more.
+ */
+uint64_t petal_primary_lsn(const struct petal_primary *primary,
+			   uint64_t session, uint64_t sequence);
 
 /**
  * petal_primary_step() - do everything that can be done now
@@ -170,14 +226,17 @@ void petal_primary_bury(struct petal_primary *primary, uint32_t owner);
  * @theirs: end of the log that it holds in memory, lsn 0 when it holds none;
  *	how far its disk goes its first acknowledgement will say
  * @voter: its incarnation is the one in the ring's configuration
+ * @exact: its sessions are those of that log
  * @ret_start: where its log has to go on from
+ * @ret_exact: its sessions may stay; else it has to be given ours with the start
  *
  * When what it holds is a prefix of what we retain it goes on from there,
  * otherwise from the head: everything before that is done.
  */
 void petal_primary_join(struct petal_primary *primary, unsigned member,
 			const struct petal_record_cursor *theirs, bool voter,
-			struct petal_record_cursor *ret_start);
+			bool exact, struct petal_record_cursor *ret_start,
+			bool *ret_exact);
 
 /**
  * petal_primary_leave() - a backup's connection has ended

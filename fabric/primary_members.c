@@ -74,15 +74,18 @@ static struct piece next_piece(const struct petal_primary *p,
 
 /*
  * A member's journal may still be reading what it had in memory when it came
- * back. We must not write over that, a lap later.
+ * back; and should we be lost, the member's log begins where it knows it to be
+ * trimmed. We must not write over either, a lap later.
  */
 static bool may_send(const struct petal_primary *p,
 		     const struct petal_primary_member *member,
 		     const struct piece *piece)
 {
-	return member->disk_failed ||
-	       piece->next_pos <=
-		       member->disk_pos + p->log->geometry.data_bytes;
+	uint64_t lap = p->log->geometry.data_bytes;
+
+	return piece->next_pos <= member->told_trim_pos + lap &&
+	       (member->disk_failed ||
+		piece->next_pos <= member->disk_pos + lap);
 }
 
 static void send_to(struct petal_primary *p, unsigned i)
@@ -130,7 +133,7 @@ int petal_primary_acked(struct petal_primary *p, unsigned i)
 {
 	struct petal_primary_member *member = &p->members[i];
 	struct petal_log_line line;
-	uint64_t memory_pos, disk_pos;
+	uint64_t memory_pos, disk_pos, trim_pos;
 
 	if (!member->attached || !petal_log_line_read(&p->log->acks[i], &line))
 		return 0;
@@ -143,7 +146,11 @@ int petal_primary_acked(struct petal_primary *p, unsigned i)
 		member->memory_pos = memory_pos;
 	if (disk_pos > member->disk_pos)
 		member->disk_pos = disk_pos;
-	member->disk_failed = line.words[2] != 0;
+	trim_pos = line.words[2] & ~PETAL_LOG_DISK_FAILED;
+	if (trim_pos > member->told_trim_pos)
+		member->told_trim_pos = trim_pos;
+	member->disk_failed = line.words[2] & PETAL_LOG_DISK_FAILED;
+	member->whole |= member->memory_pos >= member->joined_pos;
 	return 0;
 }
 
@@ -153,8 +160,8 @@ static bool is_prefix(const struct petal_primary *p,
 {
 	struct petal_record_cursor at = p->head;
 
-	if (theirs->epoch != p->accepted.epoch || theirs->lsn < at.lsn ||
-	    theirs->pos < at.pos || theirs->pos > p->accepted.pos)
+	if (theirs->lsn < at.lsn || theirs->pos < at.pos ||
+	    theirs->pos > p->accepted.pos)
 		return false;
 	petal_log_walk(p->log, &at, theirs->pos);
 	return at.pos == theirs->pos && at.lsn == theirs->lsn &&
@@ -163,14 +170,17 @@ static bool is_prefix(const struct petal_primary *p,
 
 void petal_primary_join(struct petal_primary *p, unsigned i,
 			const struct petal_record_cursor *theirs, bool voter,
-			struct petal_record_cursor *ret_start)
+			bool exact, struct petal_record_cursor *ret_start,
+			bool *ret_exact)
 {
-	struct petal_record_cursor start = is_prefix(p, theirs) ? *theirs
-								: p->head;
+	bool goes_on = is_prefix(p, theirs);
+	struct petal_record_cursor start = goes_on ? *theirs : p->head;
 
 	p->members[i] = (struct petal_primary_member){
 		.attached = true,
-		.counted = voter,
+		.voter = voter,
+		/* So long as it lacks anything, its older log speaks for it. */
+		.whole = p->members[i].whole && voter && goes_on && exact,
 		.sent_pos = start.pos,
 		.wrote_pos = start.pos,
 		.memory_pos = start.pos,
@@ -181,6 +191,7 @@ void petal_primary_join(struct petal_primary *p, unsigned i,
 			     &(struct petal_log_line){ { start.pos, 0, 0 } });
 	p->ordered_trim_pos = 0;
 	*ret_start = start;
+	*ret_exact = voter && goes_on && exact;
 }
 
 void petal_primary_leave(struct petal_primary *p, unsigned i)
@@ -192,7 +203,7 @@ void petal_primary_leave(struct petal_primary *p, unsigned i)
 
 void petal_primary_admitted(struct petal_primary *p, unsigned i)
 {
-	p->members[i].counted = true;
+	p->members[i].voter = true;
 }
 
 /*
@@ -205,8 +216,8 @@ void primary_admit_learners(struct petal_primary *p)
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
 		struct petal_primary_member *member = &p->members[i];
 
-		if (!member->attached || member->counted || member->asked ||
-		    member->memory_pos < member->joined_pos)
+		if (!member->attached || member->voter || member->asked ||
+		    !member->whole)
 			continue;
 		member->asked = true;
 		p->port.admit(p->port.self, i);

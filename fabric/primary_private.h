@@ -11,6 +11,7 @@
  *    primary.c          accept, journal, mark, owners, and the step in order
  *    primary_members.c  the two backups
  *    primary_queues.c   messages, and the room they take
+ *    primary_recover.c  what older epochs have left
  *
  * Threads: the replicator's, like all of it.
  */
@@ -25,6 +26,12 @@ static inline uint64_t primary_visible_pos(const struct petal_primary *p)
 {
 	return atomic_load_explicit(&p->log->marks->level_pos[PETAL_LEVEL_MEM2],
 				    memory_order_relaxed);
+}
+
+/* Whether a member's acknowledgements count (I10). */
+static inline bool primary_counts(const struct petal_primary_member *member)
+{
+	return member->voter && member->whole;
 }
 
 /* Send each attached member what it lacks, as far as its bound allows. */
@@ -46,5 +53,18 @@ void primary_release(struct petal_primary *p);
 
 /* Tell the backups how far the log is trimmed. */
 void primary_order(struct petal_primary *p, uint64_t now_ns);
+
+/* A message that the retained log acknowledges. */
+struct petal_primary_done {
+	uint64_t lsn;
+	uint32_t index;
+	uint32_t reserved;
+};
+
+/* Read the acknowledgements between two positions: 0, or a failure. */
+int primary_recall(struct petal_primary *p, uint64_t from_pos, uint64_t to_pos);
+
+bool primary_is_done(const struct petal_primary *p, uint64_t lsn,
+		     uint32_t index);
 
 #endif

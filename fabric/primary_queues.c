@@ -56,7 +56,11 @@ static int put(struct petal_primary *p, uint32_t queue,
 	       const struct petal_queue_item *item, unsigned *woken)
 {
 	struct petal_queue *table = &p->log->queues[queue - 1];
-	int err = petal_queue_put(table, item);
+	int err;
+
+	if (primary_is_done(p, item->lsn, item->index))
+		return 0;
+	err = petal_queue_put(table, item);
 
 	if (err == -EAGAIN) {
 		petal_queue_collect(table, primary_visible_pos(p));
@@ -146,6 +150,8 @@ int primary_dispatch(struct petal_primary *p)
 		err = dispatch_one(p, woken);
 	atomic_store_explicit(&p->log->marks->dispatched_pos, p->dispatched_pos,
 			      memory_order_relaxed);
+	if (p->dispatched_pos >= p->start_pos)
+		petal_primary_close(p);
 	for (unsigned i = 0; i < p->log->geometry.queue_count; i++) {
 		if (woken[i] > 0)
 			petal_doorbell_ring(

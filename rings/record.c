@@ -66,6 +66,7 @@ static void cursor_move(struct petal_record_cursor *cursor,
 {
 	cursor->pos += petal_record_extent(durable->record.length);
 	cursor->lsn = durable->lsn;
+	cursor->epoch = durable->epoch;
 	cursor->crc = durable->hdr_crc;
 }
 
@@ -87,11 +88,19 @@ void petal_record_stamp(struct petal_record_durable *record,
 	cursor_move(cursor, &copy.durable);
 }
 
+/* An epoch goes on, or a later one begins, which says so. */
+static bool epoch_follows(const union header_copy *copy, uint32_t epoch)
+{
+	return copy->durable.epoch == epoch ||
+	       (copy->durable.epoch > epoch &&
+		copy->durable.record.type == PETAL_RECORD_TYPE_EPOCH_START);
+}
+
 static bool header_follows(const union header_copy *copy,
 			   const struct petal_record_cursor *cursor)
 {
 	return copy->durable.lsn == cursor->lsn + 1 &&
-	       copy->durable.epoch == cursor->epoch &&
+	       epoch_follows(copy, cursor->epoch) &&
 	       copy->durable.prev_crc == cursor->crc &&
 	       copy->durable.hdr_crc == header_crc(copy);
 }

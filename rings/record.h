@@ -100,10 +100,10 @@ static_assert(__builtin_offsetof(struct petal_record_durable, hdr_crc) == 60,
 
 /* Where the next durable record has to continue. */
 struct petal_record_cursor {
-	uint64_t pos; /* bytes since the ring began */
-	uint64_t lsn; /* of the last record before pos; 0 before the first */
-	uint32_t epoch;
-	uint32_t crc; /* hdr_crc of the last record before pos */
+	uint64_t pos;   /* bytes since the ring began */
+	uint64_t lsn;   /* of the last record before pos; 0 before the first */
+	uint32_t epoch; /* of that record; a later one begins by EPOCH_START */
+	uint32_t crc;   /* hdr_crc of the last record before pos */
 };
 
 /* A producer owns these two until it publishes; a consumer loads them once. */

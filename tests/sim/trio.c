@@ -300,7 +300,7 @@ void trio_open(struct trio *t, const struct trio_options *options)
 	t->data_bytes = options->data_bytes;
 	t->now_ns = 1;
 	assert_ok(petal_log_open(&geometry, &t->log));
-	assert_ok(petal_primary_open(&t->primary, &t->log, 0, &port));
+	assert_ok(petal_primary_open(&t->primary, &t->log, 0, &port, NULL));
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++)
 		t->disks[i].image = calloc(1, options->data_bytes);
 	for (unsigned i = 1; i < PETAL_LOG_MEMBERS; i++) {
@@ -319,6 +319,7 @@ void trio_close(struct trio *t)
 		if (i > 0)
 			backup_close(t, i);
 	}
+	petal_primary_close(&t->primary);
 	petal_log_close(&t->log);
 }
 
@@ -329,15 +330,20 @@ bool trio_link(struct trio *t, unsigned i)
 	struct trio_member *member = &t->members[i];
 	struct trio_flight *flight;
 	struct petal_record_cursor start;
+	bool exact;
 
 	if (member->linked || t->disks[i].busy)
 		return false;
 	petal_primary_join(&t->primary, i, &member->backup.cursor,
-			   member->votes_as == member->inc, &start);
+			   member->votes_as == member->inc,
+			   member->backup.exact, &start, &exact);
 	member->linked = true;
 	flight = flight_add(t, TRIO_START, i);
 	assert_non_null(flight);
 	flight->start = start;
+	flight->whole_pos = t->primary.members[i].joined_pos;
+	flight->exact = exact;
+	flight->sessions = t->primary.sessions;
 	return true;
 }
 
@@ -541,7 +547,8 @@ void trio_complete(struct trio *t, struct trio_flight *flight)
 		break;
 	case TRIO_START:
 		petal_backup_start(&t->members[flight->member].backup,
-				   &flight->start);
+				   &flight->start, flight->whole_pos,
+				   flight->exact ? NULL : &flight->sessions);
 		break;
 	case TRIO_ADMIT:
 		admitted(t, flight);
@@ -578,7 +585,7 @@ static uint64_t position(const struct trio *t)
 
 		sum += b->cursor.pos + b->disk_pos + b->trim_pos +
 		       b->counts.starts + p->members[i].memory_pos +
-		       p->members[i].disk_pos + p->members[i].counted;
+		       p->members[i].disk_pos + p->members[i].voter;
 	}
 	for (uint32_t i = 1; i < PETAL_LOG_OWNERS; i++)
 		sum += p->owners[i].attached;

@@ -52,6 +52,9 @@ struct trio_flight {
 	uint64_t done; /* bytes */
 	uint32_t inc;
 	struct petal_record_cursor start;
+	uint64_t whole_pos;
+	bool exact;
+	struct petal_sessions sessions;
 	bool line_done[TRIO_LINES];
 };
 

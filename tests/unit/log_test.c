@@ -67,7 +67,7 @@ static void layout__is_what_other_builds_expect(void **state)
 	assert_int_equal(offsetof(struct petal_log_marks, bell), 128);
 	assert_int_equal(offsetof(struct petal_log_marks, node_bell), 192);
 	assert_int_equal(offsetof(struct petal_log_ack, disk_pos), 8);
-	assert_int_equal(offsetof(struct petal_log_ack, disk_failed), 16);
+	assert_int_equal(offsetof(struct petal_log_ack, trim_pos), 16);
 	assert_int_equal(offsetof(struct petal_log_orders, visible_pos), 8);
 	assert_int_equal(offsetof(struct petal_log_owner, outcomes), 64);
 	assert_int_equal(sizeof(struct petal_log_owner),

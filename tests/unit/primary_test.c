@@ -895,7 +895,7 @@ static void join__learner_is_not_proposed_before_it_caught_up(void **state)
 	assert_false(f->t.primary.members[1].asked);
 	f->t.hold[TRIO_WRITE][1] = false;
 	trio_rest(&f->t);
-	assert_true(f->t.primary.members[1].counted);
+	assert_true(f->t.primary.members[1].voter);
 	assert_true(reached(f, PETAL_LEVEL_DISK3));
 }
 
@@ -911,7 +911,7 @@ static void join__crash_during_admission_begins_again(void **state)
 	assert_true(trio_link(&f->t, 1));
 	f->t.hold[TRIO_ADMIT][1] = false;
 	trio_rest(&f->t);
-	assert_true(f->t.primary.members[1].counted);
+	assert_true(f->t.primary.members[1].voter);
 	assert_int_equal(f->t.members[1].votes_as, f->t.members[1].inc);
 }
 
@@ -931,7 +931,7 @@ static void restore__journal_is_a_prefix_and_only_the_rest_is_sent(void **state)
 	assert_true(trio_link(&f->t, 1));
 	trio_rest(&f->t);
 	assert_int_equal(f->t.primary.counts.write_bytes, bytes);
-	assert_true(f->t.primary.members[1].counted);
+	assert_true(f->t.primary.members[1].voter);
 	put(f, WORK, "and on");
 	trio_rest(&f->t);
 	assert_true(reached(f, PETAL_LEVEL_DISK3));
@@ -1458,9 +1458,10 @@ static void disk__batch_from_before_a_new_start_does_not_count(void **state)
 	trio_rest(&f->t);
 	assert_true(f->t.disks[1].busy);
 	end = f->t.disks[1].to.pos;
-	start = (struct petal_record_cursor){ .epoch = 1 };
-	petal_backup_start(b, &start); /* from nothing, as the primary says */
-	petal_backup_step(b);          /* its bytes are there, M comes back */
+	start = (struct petal_record_cursor){ 0 };
+	/* From nothing, as the primary says. */
+	petal_backup_start(b, &start, end, NULL);
+	petal_backup_step(b); /* its bytes are there, M comes back */
 	assert_true(b->cursor.pos >= end);
 	petal_backup_journaled(b, end, 0);
 	f->t.disks[1].busy = false;
