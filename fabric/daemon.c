@@ -127,6 +127,14 @@ static int open_journal(struct daemon *d, const uint8_t cluster[16])
 	return err < 0 ? say_journal(d, err) : 0;
 }
 
+static int open_promise(struct daemon *d)
+{
+	int err = petal_promise_open(d->config.dir, &d->promise);
+
+	return err < 0 ? fail("read what was promised in", d->config.dir, err)
+		       : 0;
+}
+
 static int open_wire(struct daemon *d, const uint8_t cluster[16],
 		     const uint8_t key[32])
 {
@@ -304,6 +312,8 @@ static int open_parts(struct daemon *d)
 	if (err == 0)
 		err = open_journal(d, cluster);
 	if (err == 0)
+		err = open_promise(d);
+	if (err == 0)
 		err = open_wire(d, cluster, key);
 	if (err == 0)
 		err = open_registry(d, cluster, key);
@@ -323,6 +333,7 @@ static int open_all(struct daemon *d, const char *config_path)
 	int err;
 
 	d->epoll_fd = d->signal_fd = d->listen_fd = d->spare_fd = -1;
+	d->promise.fd = -1;
 	err = petal_config_load(config_path, &d->config, error);
 	if (err < 0) {
 		fprintf(stderr, "petald: %s\n", error);
@@ -351,9 +362,10 @@ static void close_all(struct daemon *d)
 	/* First the journal, which may still write from the rings' memory. */
 	petal_journal_close(d->journal);
 	d->journal = NULL;
-	daemon_rings_stop(d);
+	daemon_epochs_stop(d);
 	petal_wire_close(d->wire);
 	daemon_restore_drop(d);
+	petal_promise_close(&d->promise);
 	if (d->signal_fd >= 0)
 		close(d->signal_fd);
 	if (d->epoll_fd >= 0)
@@ -384,6 +396,7 @@ static void poll_registry(struct daemon *d)
 		if (events[i].type == PETAL_REGISTRY_APPLIED)
 			daemon_swaps_applied(d, 0, events[i].cookie,
 					     events[i].status,
+					     events[i].version,
 					     daemon_swaps_revision(d));
 		else if (events[i].type == PETAL_REGISTRY_CHANGED)
 			changed = true;
@@ -392,7 +405,7 @@ static void poll_registry(struct daemon *d)
 				petal_strerror(events[i].status));
 	}
 	if (changed) {
-		daemon_rings_reconcile(d);
+		daemon_epochs_reconcile(d);
 		daemon_swaps_changed(d);
 	}
 }
@@ -444,6 +457,9 @@ static uint64_t sleep_ns(const struct daemon *d)
 	other_ns = daemon_swaps_next_ns(d);
 	if (other_ns < wake_ns)
 		wake_ns = other_ns;
+	other_ns = daemon_failover_next_ns(d);
+	if (other_ns < wake_ns)
+		wake_ns = other_ns;
 	if (wake_ns <= d->now_ns)
 		return 0;
 	return wake_ns - d->now_ns < SLEEP_NS_MAX ? wake_ns - d->now_ns
@@ -473,7 +489,7 @@ static int loop(struct daemon *d)
 	int more, err = 0;
 
 	daemon_peers_start(d);
-	daemon_rings_reconcile(d);
+	daemon_epochs_reconcile(d);
 	daemon_restore_check(d);
 	while (!d->stopping && err == 0) {
 		d->counts.loops++;
@@ -481,6 +497,7 @@ static int loop(struct daemon *d)
 		more |= poll_journal(d);
 		daemon_swaps_step(d);
 		more |= daemon_rings_step(d);
+		daemon_failover_step(d);
 		if (more == 0)
 			more = petal_wire_arm(d->wire) != 0;
 		err = wait_ready(d, more ? 0 : sleep_ns(d));

@@ -8,9 +8,11 @@
 
 #include "fabric/backup.h"
 #include "fabric/config.h"
+#include "fabric/failover.h"
 #include "fabric/journal.h"
 #include "fabric/log.h"
 #include "fabric/primary.h"
+#include "fabric/promise.h"
 #include "fabric/registry.h"
 #include "fabric/ring_config.h"
 #include "fabric/wire.h"
@@ -22,7 +24,9 @@
  *
  *    daemon.c          start, the loop, stop
  *    daemon_peers.c    other nodes: wire events, membership, control messages
- *    daemon_rings.c    rings: opening them in a role, driving them
+ *    daemon_rings.c    rings: driving them, and what other nodes ask of them
+ *    daemon_epochs.c   rings: opening them in a role, and the change of it
+ *    daemon_failover.c a primary that is lost, and who follows
  *    daemon_restore.c  what the journal held when we started
  *    daemon_swaps.c    compare-and-swaps under way in the registry
  *    daemon_clients.c  processes of this host: the socket and its requests
@@ -34,6 +38,9 @@
  */
 
 #define DAEMON_RINGS_MAX 32u
+/* A ring in its epoch, what speaks for it still, and one that closes. */
+#define DAEMON_SLOTS_MAX (3 * DAEMON_RINGS_MAX)
+#define DAEMON_ANSWERS_MAX 64u
 #define DAEMON_RESTORED_MAX 1024u /* PETAL_JOURNAL_RINGS_MAX */
 #define DAEMON_CLIENTS_MAX 128u
 #define DAEMON_OPENS_MAX 8u /* rings open in one client */
@@ -52,6 +59,7 @@ enum daemon_role {
 	DAEMON_NOT_MEMBER,
 	DAEMON_PRIMARY,
 	DAEMON_BACKUP,
+	DAEMON_HEIR, /* the next primary, which collects promises */
 	DAEMON_LOST, /* primary of an epoch whose memory we no longer have */
 };
 
@@ -65,6 +73,7 @@ struct daemon_member {
 	struct daemon_flight flights[DAEMON_FLIGHTS];
 };
 
+/* A ring in one epoch. */
 struct daemon_ring {
 	bool used;
 	bool seen; /* in the registry, at the last look */
@@ -75,8 +84,11 @@ struct daemon_ring {
 	uint32_t generation;
 	unsigned unreported; /* writes of ours whose WROTE is to come */
 	bool closing;
-	bool said_closed;  /* to the other members */
-	uint64_t close_ns; /* closing at the latest then */
+	bool superseded; /* by a later epoch, which has its own slot */
+	bool journaling; /* the journal reads from our memory */
+	struct daemon_ring *older; /* speaks for us until we are whole */
+	bool said_closed;          /* to the other members */
+	uint64_t close_ns;         /* closing at the latest then */
 	struct petal_log log;
 	struct petal_wire_region *data_region;
 	struct petal_wire_region *lines_region;
@@ -90,6 +102,10 @@ struct daemon_ring {
 	uint64_t journal_trim_pos; /* as the journal knows it, of a primary */
 	uint64_t offer_ns;         /* a backup offers itself again then */
 	uint64_t sessions;         /* given out in this epoch */
+	struct petal_failover failover;
+	uint64_t tell_ns; /* suspicion, FENCE or CALL are said again then */
+	bool swapping;    /* our swap of its epoch or state is under way */
+	struct petal_record_cursor sealed; /* of a primary that recovered it */
 };
 
 /* What a backup says of itself to its primary. */
@@ -151,6 +167,7 @@ enum daemon_swap_kind {
 	DAEMON_SWAP_CREATE,
 	DAEMON_SWAP_DELETE,
 	DAEMON_SWAP_ADMIT,
+	DAEMON_SWAP_EPOCH,     /* F1 and F5 of a failover */
 	DAEMON_SWAP_FORWARDED, /* for another node */
 	DAEMON_SWAP_BARRIER,   /* changes nothing: see daemon_restore.c */
 };
@@ -161,6 +178,7 @@ struct daemon_swap {
 	bool submitted;
 	bool applied; /* by the leader; our own registry has still to see it */
 	uint64_t revision; /* which it has then */
+	uint64_t version;  /* of the key, by our swap */
 	enum daemon_swap_kind kind;
 	uint32_t at_peer; /* whose registry has it: 0 ours */
 	uint64_t cookie;
@@ -187,8 +205,16 @@ struct daemon_peer {
 	char inc[33]; /* "" until its HELLO */
 };
 
+/* Who asked us for a promise is answered when it is durable. */
+struct daemon_answer {
+	uint64_t ring; /* 0: free */
+	uint32_t epoch;
+	uint32_t peer; /* or we ourselves */
+};
+
 struct daemon_counts {
 	uint64_t loops;
+	uint64_t failovers; /* epochs that we opened as a new primary */
 	uint64_t bad_messages;
 	uint64_t bad_requests;
 	uint64_t swaps_given_up;
@@ -213,7 +239,9 @@ struct daemon {
 	uint64_t said_version; /* configurations up to it were complained of */
 	struct daemon_restored restored[DAEMON_RESTORED_MAX];
 	struct daemon_peer peers[PETAL_WIRE_PEER_MAX];
-	struct daemon_ring rings[DAEMON_RINGS_MAX];
+	struct daemon_ring rings[DAEMON_SLOTS_MAX];
+	struct petal_promise promise;
+	struct daemon_answer answers[DAEMON_ANSWERS_MAX];
 	struct daemon_client clients[DAEMON_CLIENTS_MAX];
 	struct daemon_swap swaps[DAEMON_SWAPS_MAX];
 	struct daemon_counts counts;
@@ -251,18 +279,33 @@ int daemon_peers_send_start(struct daemon *d, const struct daemon_ring *ring,
 			    unsigned member,
 			    const struct petal_record_cursor *start,
 			    bool exact);
-/* We write to a ring's memory no more. */
+/* We write to a ring's memory of an epoch no more. */
 int daemon_peers_send_closed(struct daemon *d, uint32_t peer, uint64_t ring,
-			     bool is_answer);
+			     uint32_t epoch, bool is_answer);
+int daemon_peers_send_suspect(struct daemon *d, uint32_t peer,
+			      const struct daemon_ring *ring,
+			      const struct petal_record_cursor *end);
+int daemon_peers_send_fence(struct daemon *d, uint32_t peer, uint64_t ring,
+			    uint32_t epoch);
+int daemon_peers_send_fenced(struct daemon *d, const struct daemon_answer *to,
+			     bool counts,
+			     const struct petal_record_cursor *end);
+int daemon_peers_send_call(struct daemon *d, uint32_t peer,
+			   const struct petal_ring_config *config);
 
 /* daemon_rings.c */
-void daemon_rings_reconcile(struct daemon *d);
+int daemon_rings_open_primary(struct daemon_ring *ring,
+			      const struct petal_recovery *recovery);
+void daemon_rings_open_backup(struct daemon_ring *ring);
+/* Nothing more will come: whoever waits by a descriptor looks, and learns it. */
+void daemon_rings_signal_all(struct daemon_ring *ring);
 int daemon_rings_step(struct daemon *d); /* 1: more to do at once */
 uint64_t daemon_rings_next_ns(const struct daemon *d);
-void daemon_rings_stop(struct daemon *d);
 struct daemon_ring *daemon_rings_find(struct daemon *d, const char *name);
 struct daemon_ring *daemon_rings_by_id(struct daemon *d, uint64_t id);
 bool daemon_rings_full(const struct daemon *d);
+/* Whether it is a ring as it is now, and not what is left of one. */
+bool daemon_rings_is_current(const struct daemon_ring *ring);
 void daemon_rings_peer_down(struct daemon *d, uint32_t peer);
 void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status);
 void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data);
@@ -273,9 +316,46 @@ void daemon_rings_offered(struct daemon *d, uint32_t peer,
 void daemon_rings_started(struct daemon *d, uint32_t peer,
 			  const struct daemon_start *start);
 /* Returns false when there is no such ring. */
-bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id);
+bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id,
+			 uint32_t epoch);
 void daemon_rings_admitted(struct daemon *d, const struct daemon_swap *swap,
 			   int status);
+
+/* daemon_epochs.c */
+void daemon_epochs_reconcile(struct daemon *d);
+/* A configuration of a ring, by whatever way; an older one changes nothing. */
+void daemon_epochs_learn(struct daemon *d,
+			 const struct petal_ring_config *config);
+/* The slot whose log speaks for this member, or NULL. */
+struct daemon_ring *daemon_epochs_speaker(struct daemon_ring *ring);
+/* What its log leaves: 0, or a failure. */
+int daemon_epochs_leaves(const struct daemon_ring *speaker,
+			 struct petal_recovery *ret_recovery);
+/* A later epoch has begun: nothing moves in this one any more. */
+void daemon_epochs_fence(struct daemon_ring *ring);
+/* An heir whose log is the best becomes the primary. */
+int daemon_epochs_inherit(struct daemon_ring *ring);
+/* What spoke for a ring is no longer needed. */
+void daemon_epochs_drop_older(struct daemon_ring *ring);
+/* Where news of the journal about a ring go, or NULL. */
+struct daemon_ring *daemon_epochs_journaled(struct daemon_ring *ring);
+void daemon_epochs_attach_journal(struct daemon_ring *ring);
+void daemon_epochs_step_closing(struct daemon *d, struct daemon_ring *ring);
+void daemon_epochs_stop(struct daemon *d);
+
+/* daemon_failover.c */
+void daemon_failover_step(struct daemon *d);
+uint64_t daemon_failover_next_ns(const struct daemon *d);
+void daemon_failover_suspected(struct daemon *d, uint32_t peer, uint64_t id,
+			       uint32_t epoch,
+			       const struct petal_record_cursor *end);
+void daemon_failover_fence(struct daemon *d, uint32_t peer, uint64_t id,
+			   uint32_t epoch);
+void daemon_failover_fenced(struct daemon *d, uint32_t peer, uint64_t id,
+			    uint32_t epoch, bool counts,
+			    const struct petal_record_cursor *end);
+void daemon_failover_swapped(struct daemon *d, const struct daemon_swap *swap,
+			     int status);
 
 /* daemon_restore.c */
 int daemon_restore(struct daemon *d);
@@ -299,7 +379,7 @@ void daemon_swaps_step(struct daemon *d);
 uint64_t daemon_swaps_next_ns(const struct daemon *d);
 /* @at_peer: whose answer it is, 0 for our own registry's. */
 void daemon_swaps_applied(struct daemon *d, uint32_t at_peer, uint64_t cookie,
-			  int status, uint64_t revision);
+			  int status, uint64_t version, uint64_t revision);
 /* How many changes our own registry has seen. */
 uint64_t daemon_swaps_revision(const struct daemon *d);
 void daemon_swaps_changed(struct daemon *d);

@@ -88,7 +88,7 @@ void daemon_clients_answer(struct daemon *d, const struct daemon_swap *swap,
 	    client->generation != swap->client_generation)
 		return;
 	client->request_id = swap->client_request_id;
-	daemon_rings_reconcile(d);
+	daemon_epochs_reconcile(d);
 	if (status == 0 && is_unopened(d, swap))
 		refuse(d, client, -ENOMEM,
 		       "the ring was made, but not opened here: petald said "
@@ -182,17 +182,68 @@ static void on_ring_open(struct daemon *d, struct daemon_client *client,
 
 	if (ring == NULL) {
 		refuse(d, client, -ENOENT, "there is no such ring");
-	} else if (ring->role == DAEMON_PRIMARY) {
+	} else if (ring->role == DAEMON_PRIMARY && !ring->config.recovering) {
 		open_for(d, client, ring);
+	} else if (ring->role == DAEMON_PRIMARY || ring->role == DAEMON_HEIR) {
+		refuse(d, client, -EAGAIN,
+		       "the ring is being recovered here: its primary was "
+		       "lost");
 	} else if (ring->role == DAEMON_LOST) {
 		refuse(d, client, -PETAL_EDATALOSS,
-		       "the ring's primary restarted without its memory");
+		       "the ring's primary restarted without its memory, and "
+		       "no other member has followed yet");
 	} else {
 		snprintf(message, sizeof(message),
 			 "the ring's primary is node %" PRIu32,
 			 ring->config.primary);
 		refuse(d, client, -PETAL_ENOTPRIMARY, message);
 	}
+}
+
+static bool is_attached(const struct petal_primary *primary, uint64_t session)
+{
+	for (uint32_t i = 1; i < PETAL_LOG_OWNERS; i++) {
+		if (primary->owners[i].attached &&
+		    primary->owners[i].session == session)
+			return true;
+	}
+	return false;
+}
+
+/* I13: what a session has in the log, in whatever epoch it was. */
+static void on_outcome(struct daemon *d, struct daemon_client *client,
+		       const char *name, const json_t *request)
+{
+	struct daemon_ring *ring = daemon_rings_find(d, name);
+	uint64_t session = (uint64_t)json_integer_value(
+		json_object_get(request, "session"));
+	uint64_t sequence = (uint64_t)json_integer_value(
+		json_object_get(request, "sequence"));
+	uint64_t lsn = 0;
+	bool decided;
+	int err;
+
+	if (ring == NULL || ring->role != DAEMON_PRIMARY ||
+	    ring->config.recovering || ring->primary.deposed) {
+		refuse(d, client, -PETAL_ENOTPRIMARY,
+		       "this node is not the ring's primary");
+		return;
+	}
+	err = petal_sessions_find(&ring->primary.sessions, session, sequence);
+	decided = err == 0 || !is_attached(&ring->primary, session);
+	if (err < 0 && decided) {
+		refuse(d, client, err,
+		       err == -ENOENT ? "the record is not in the ring"
+				      : "the record is too long ago");
+		return;
+	}
+	if (err == 0)
+		lsn = petal_primary_lsn(&ring->primary, session, sequence);
+	answer(d, client,
+	       json_pack("{s:b, s:b, s:I, s:I}", "ok", 1, "decided", decided,
+			 "lsn", (json_int_t)lsn, "pos",
+			 (json_int_t)ring->primary.accepted.pos),
+	       NULL, 0);
 }
 
 static void on_ring_close(struct daemon *d, struct daemon_client *client,
@@ -259,10 +310,10 @@ static uint32_t place_nodes(struct daemon *d, struct petal_place_node *nodes)
 		memcpy(node->domain, line->domain, sizeof(node->domain));
 		node->up = line->node == d->config.self ||
 			   (peer->up && peer->inc[0] != '\0');
-		for (unsigned r = 0; r < DAEMON_RINGS_MAX; r++) {
+		for (unsigned r = 0; r < DAEMON_SLOTS_MAX; r++) {
 			const struct daemon_ring *ring = &d->rings[r];
 
-			if (!ring->used ||
+			if (!daemon_rings_is_current(ring) ||
 			    petal_ring_config_member(&ring->config,
 						     line->node) < 0)
 				continue;
@@ -451,6 +502,8 @@ static void serve(struct daemon *d, struct daemon_client *client,
 		on_ring_delete(d, client, name);
 	else if (strcmp(op, "ring-open") == 0 && name != NULL)
 		on_ring_open(d, client, name);
+	else if (strcmp(op, "outcome") == 0 && name != NULL)
+		on_outcome(d, client, name, request);
 	else if (strcmp(op, "ring-close") == 0 && name != NULL)
 		on_ring_close(d, client, name,
 			      (uint32_t)json_integer_value(

@@ -14,7 +14,7 @@
 #include "shm/error.h"
 
 #define MESSAGE_MAGIC 0x31746550u
-#define MESSAGE_VERSION 1u
+#define MESSAGE_VERSION 2u
 #define EVENTS_MAX 64u
 
 enum message_type {
@@ -25,6 +25,10 @@ enum message_type {
 	MESSAGE_SWAP,
 	MESSAGE_SWAPPED,
 	MESSAGE_CLOSED,
+	MESSAGE_SUSPECT,
+	MESSAGE_FENCE,
+	MESSAGE_FENCED,
+	MESSAGE_CALL,
 };
 
 struct message_head {
@@ -86,16 +90,35 @@ struct message_swapped {
 	struct message_head head;
 	uint64_t cookie;
 	uint64_t revision; /* of the leader's registry, by then */
+	uint64_t version;  /* of the key */
 	int32_t status;
 	uint32_t reserved;
 };
 
-/* A member of a deleted ring has written its last to the others. */
+/* A member has written its last to the others' memory of an epoch. */
 struct message_closed {
 	struct message_head head;
 	uint64_t ring;
+	uint32_t epoch;
 	uint32_t is_answer; /* to one of a ring that we do not have */
-	uint32_t reserved;
+};
+
+/* SUSPECT: its primary is missed. FENCE: promise. FENCED: promised. */
+struct message_epoch {
+	struct message_head head;
+	uint64_t ring;
+	uint32_t epoch;
+	uint32_t counts; /* FENCED: the log is whole */
+	struct petal_record_cursor end;
+};
+
+/* An epoch has begun: this is its configuration, offer yourself to me. */
+struct message_call {
+	struct message_head head;
+	uint64_t version;
+	uint32_t length;
+	char name[36];
+	char value[];
 };
 
 static struct message_head head_of(enum message_type type)
@@ -175,11 +198,12 @@ int daemon_peers_send_start(struct daemon *d, const struct daemon_ring *ring,
 }
 
 int daemon_peers_send_closed(struct daemon *d, uint32_t peer, uint64_t ring,
-			     bool is_answer)
+			     uint32_t epoch, bool is_answer)
 {
 	struct message_closed message = {
 		.head = head_of(MESSAGE_CLOSED),
 		.ring = ring,
+		.epoch = epoch,
 		.is_answer = is_answer,
 	};
 
@@ -216,8 +240,69 @@ void daemon_peers_answer_swap(struct daemon *d, const struct daemon_swap *swap,
 		.status = status,
 	};
 
+	message.version = swap->version;
 	/* If it does not get through, the other node asks again. */
 	petal_wire_send(d->wire, swap->from_peer, &message, sizeof(message));
+}
+
+static int send_epoch(struct daemon *d, uint32_t peer, enum message_type type,
+		      const struct message_epoch *fields)
+{
+	struct message_epoch message = *fields;
+
+	message.head = head_of(type);
+	return petal_wire_send(d->wire, peer, &message, sizeof(message));
+}
+
+int daemon_peers_send_suspect(struct daemon *d, uint32_t peer,
+			      const struct daemon_ring *ring,
+			      const struct petal_record_cursor *end)
+{
+	struct message_epoch fields = { .ring = ring->config.id,
+					.epoch = ring->config.epoch,
+					.end = *end };
+
+	return send_epoch(d, peer, MESSAGE_SUSPECT, &fields);
+}
+
+int daemon_peers_send_fence(struct daemon *d, uint32_t peer, uint64_t ring,
+			    uint32_t epoch)
+{
+	struct message_epoch fields = { .ring = ring, .epoch = epoch };
+
+	return send_epoch(d, peer, MESSAGE_FENCE, &fields);
+}
+
+int daemon_peers_send_fenced(struct daemon *d, const struct daemon_answer *to,
+			     bool counts, const struct petal_record_cursor *end)
+{
+	struct message_epoch fields = { .ring = to->ring,
+					.epoch = to->epoch,
+					.counts = counts,
+					.end = *end };
+
+	return send_epoch(d, to->peer, MESSAGE_FENCED, &fields);
+}
+
+int daemon_peers_send_call(struct daemon *d, uint32_t peer,
+			   const struct petal_ring_config *config)
+{
+	uint8_t bytes[PETAL_WIRE_MESSAGE_MAX];
+	struct message_call message = { .head = head_of(MESSAGE_CALL),
+					.version = config->version };
+	json_t *object = petal_ring_config_json(config);
+	size_t length = json_dumpb(object, (char *)bytes + sizeof(message),
+				   sizeof(bytes) - sizeof(message),
+				   JSON_COMPACT);
+
+	json_decref(object);
+	if (length == 0 || length > sizeof(bytes) - sizeof(message))
+		return -EMSGSIZE;
+	message.length = (uint32_t)length;
+	strcpy(message.name, config->name);
+	memcpy(bytes, &message, sizeof(message));
+	return petal_wire_send(d->wire, peer, bytes,
+			       (uint32_t)(sizeof(message) + length));
 }
 
 /* Receiving. */
@@ -317,7 +402,7 @@ static bool on_swapped(struct daemon *d, uint32_t peer, const void *bytes,
 		return false;
 	memcpy(&message, bytes, sizeof(message));
 	daemon_swaps_applied(d, peer, message.cookie, message.status,
-			     message.revision);
+			     message.version, message.revision);
 	return true;
 }
 
@@ -330,8 +415,46 @@ static bool on_closed(struct daemon *d, uint32_t peer, const void *bytes,
 		return false;
 	memcpy(&message, bytes, sizeof(message));
 	/* We may never have had the ring; the other need not wait for us. */
-	if (!daemon_rings_closed(d, peer, message.ring) && !message.is_answer)
-		daemon_peers_send_closed(d, peer, message.ring, true);
+	if (!daemon_rings_closed(d, peer, message.ring, message.epoch) &&
+	    !message.is_answer)
+		daemon_peers_send_closed(d, peer, message.ring, message.epoch,
+					 true);
+	return true;
+}
+
+static bool on_epoch(struct daemon *d, uint32_t peer, enum message_type type,
+		     const void *bytes, uint32_t length)
+{
+	struct message_epoch m;
+
+	if (length != sizeof(m))
+		return false;
+	memcpy(&m, bytes, sizeof(m));
+	if (type == MESSAGE_SUSPECT)
+		daemon_failover_suspected(d, peer, m.ring, m.epoch, &m.end);
+	else if (type == MESSAGE_FENCE)
+		daemon_failover_fence(d, peer, m.ring, m.epoch);
+	else
+		daemon_failover_fenced(d, peer, m.ring, m.epoch, m.counts != 0,
+				       &m.end);
+	return true;
+}
+
+static bool on_call(struct daemon *d, const uint8_t *bytes, uint32_t length)
+{
+	struct petal_ring_config config;
+	struct message_call message;
+
+	if (length < sizeof(message))
+		return false;
+	memcpy(&message, bytes, sizeof(message));
+	if (message.length != length - sizeof(message) ||
+	    memchr(message.name, '\0', sizeof(message.name)) == NULL ||
+	    petal_ring_config_parse(message.name, bytes + sizeof(message),
+				    message.length, message.version,
+				    &config) < 0)
+		return false;
+	daemon_epochs_learn(d, &config);
 	return true;
 }
 
@@ -359,6 +482,13 @@ static bool on_message(struct daemon *d, const struct petal_wire_event *event)
 		return on_swapped(d, event->peer, event->bytes, event->length);
 	case MESSAGE_CLOSED:
 		return on_closed(d, event->peer, event->bytes, event->length);
+	case MESSAGE_SUSPECT:
+	case MESSAGE_FENCE:
+	case MESSAGE_FENCED:
+		return on_epoch(d, event->peer, (enum message_type)head.type,
+				event->bytes, event->length);
+	case MESSAGE_CALL:
+		return on_call(d, event->bytes, event->length);
 	default:
 		return false;
 	}

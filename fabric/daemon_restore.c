@@ -75,6 +75,18 @@ static bool range_is_good(const struct petal_journal_range *range)
 	       range->to_pos - range->from_pos <= range->data_bytes;
 }
 
+/* A later epoch may go on before where an earlier one ended. */
+static void cut(struct daemon_restored *r, uint64_t pos)
+{
+	while (r->batch_count > 0 && r->to_pos > pos) {
+		r->to_pos = r->batches[r->batch_count - 1].pos;
+		if (r->to_pos < pos)
+			r->to_pos = pos;
+		else
+			r->batch_count--;
+	}
+}
+
 static int visit(void *arg, const struct petal_journal_range *range,
 		 const void *bytes)
 {
@@ -90,8 +102,10 @@ static int visit(void *arg, const struct petal_journal_range *range,
 		r = find(d, 0);
 	if (r == NULL)
 		return -ENOSPC;
+	if (r->ring != 0)
+		cut(r, range->from_pos);
 	if (r->ring == 0 || r->to_pos != range->from_pos ||
-	    r->epoch != range->epoch || r->data_bytes != range->data_bytes)
+	    r->data_bytes != range->data_bytes)
 		err = begin(r, range);
 	if (err == 0)
 		err = note_batch(r, range);
@@ -102,6 +116,7 @@ static int visit(void *arg, const struct petal_journal_range *range,
 	memcpy(r->data + at, bytes, run);
 	memcpy(r->data, (const uint8_t *)bytes + run, length - run);
 	r->to_pos = range->to_pos;
+	r->epoch = range->epoch;
 	r->trim_pos = range->trim_pos;
 	return 0;
 }
@@ -158,7 +173,7 @@ bool daemon_restore_adopt(struct daemon *d, struct daemon_ring *ring)
 
 	if (r == NULL)
 		return false;
-	good = r->epoch == ring->config.epoch &&
+	good = r->epoch <= ring->config.epoch &&
 	       r->data_bytes == ring->config.data_bytes &&
 	       adopt(r, &ring->backup);
 	forget(r);
@@ -211,7 +226,7 @@ void daemon_restore_checked(struct daemon *d, int status)
 		daemon_restore_check(d);
 		return;
 	}
-	daemon_rings_reconcile(d);
+	daemon_epochs_reconcile(d);
 	for (unsigned i = 0; i < DAEMON_RESTORED_MAX; i++) {
 		struct daemon_restored *r = &d->restored[i];
 

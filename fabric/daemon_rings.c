@@ -1,16 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A ring is opened when its configuration appears in the registry and names us,
- * and closed when it disappears. In between the registry only changes which
- * incarnations count. What can go wrong: memory, descriptors or the adapter
- * refuse (we say so once and try again at the next change), the primary of the
- * epoch restarted without its memory (DAEMON_LOST), the bytes make no sense
- * (the ring halts and says so).
- *
- * The memory of a ring that was deleted goes when nobody writes there any more:
- * a write to a region that is gone ends the connection, and with it every other
- * ring of the two nodes. So each member stops, waits for the end of its own
- * writes, tells the others (CLOSED), and waits until they told it.
+ * Rings at work: what the primary and the backup ask of their surroundings, what
+ * other nodes tell us, and the step. Which slot has which role is decided in
+ * daemon_epochs.c.
  */
 #include "fabric/daemon.h"
 
@@ -40,10 +32,15 @@ static uint64_t cookie_of(const struct daemon_ring *ring, unsigned member,
 	       (uint64_t)(ring - ring->daemon->rings);
 }
 
+bool daemon_rings_is_current(const struct daemon_ring *ring)
+{
+	return ring->used && !ring->closing && !ring->superseded;
+}
+
 struct daemon_ring *daemon_rings_find(struct daemon *d, const char *name)
 {
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
-		if (d->rings[i].used && !d->rings[i].closing &&
+	for (unsigned i = 0; i < DAEMON_SLOTS_MAX; i++) {
+		if (daemon_rings_is_current(&d->rings[i]) &&
 		    strcmp(d->rings[i].config.name, name) == 0)
 			return &d->rings[i];
 	}
@@ -52,21 +49,22 @@ struct daemon_ring *daemon_rings_find(struct daemon *d, const char *name)
 
 struct daemon_ring *daemon_rings_by_id(struct daemon *d, uint64_t id)
 {
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
-		if (d->rings[i].used && !d->rings[i].closing &&
+	for (unsigned i = 0; i < DAEMON_SLOTS_MAX; i++) {
+		if (daemon_rings_is_current(&d->rings[i]) &&
 		    d->rings[i].config.id == id)
 			return &d->rings[i];
 	}
 	return NULL;
 }
 
+/* What closes still counts, but not what an epoch has left to the next. */
 bool daemon_rings_full(const struct daemon *d)
 {
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
-		if (!d->rings[i].used)
-			return false;
-	}
-	return true;
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < DAEMON_SLOTS_MAX; i++)
+		count += d->rings[i].used && !d->rings[i].superseded;
+	return count >= DAEMON_RINGS_MAX;
 }
 
 /* What the primary and the backup ask for. */
@@ -136,6 +134,9 @@ static int port_journal(void *self, const struct petal_record_cursor *from,
 			const struct petal_record_cursor *to, uint64_t trim_pos)
 {
 	struct daemon_ring *ring = self;
+
+	if (!ring->journaling)
+		return -EAGAIN;
 	struct petal_journal_range range = {
 		.ring = ring->config.id,
 		.from_pos = from->pos,
@@ -204,47 +205,13 @@ void daemon_rings_admitted(struct daemon *d, const struct daemon_swap *swap,
 	/* On success the configuration itself tells, like on every node. */
 	if (status < 0)
 		ring->primary.members[swap->member].asked = false;
-	daemon_rings_reconcile(d);
+	daemon_epochs_reconcile(d);
 }
 
-/* Opening and closing. */
+/* Roles. */
 
-static enum daemon_role role_of(const struct daemon *d,
-				const struct petal_ring_config *config)
-{
-	int self = petal_ring_config_member(config, d->config.self);
-
-	if (self < 0)
-		return DAEMON_NOT_MEMBER;
-	if (config->primary != d->config.self)
-		return DAEMON_BACKUP;
-	return strcmp(config->incs[self], d->inc) == 0 ? DAEMON_PRIMARY
-						       : DAEMON_LOST;
-}
-
-static int open_memory(struct daemon_ring *ring)
-{
-	struct petal_log_geometry geometry =
-		petal_ring_config_geometry(&ring->config);
-	struct daemon *d = ring->daemon;
-	int err;
-
-	err = petal_log_open(&geometry, &ring->log);
-	if (err < 0)
-		return err;
-	err = petal_wire_register(d->wire, ring->log.data,
-				  ring->config.data_bytes, &ring->data_region);
-	if (err == 0)
-		err = petal_wire_register(d->wire, ring->log.acks, LINES_BYTES,
-					  &ring->lines_region);
-	if (err == 0)
-		err = petal_journal_attach(d->journal, ring->config.id,
-					   ring->log.data,
-					   ring->config.data_bytes);
-	return err;
-}
-
-static int open_primary(struct daemon_ring *ring)
+int daemon_rings_open_primary(struct daemon_ring *ring,
+			      const struct petal_recovery *recovery)
 {
 	struct petal_primary_port port = {
 		.self = ring,
@@ -261,10 +228,10 @@ static int open_primary(struct daemon_ring *ring)
 	daemon_watch(ring->daemon, ring->bell_fd, DAEMON_TAG_BELL,
 		     (unsigned)(ring - ring->daemon->rings));
 	return petal_primary_open(&ring->primary, &ring->log, ring->self, &port,
-				  NULL);
+				  recovery);
 }
 
-static void open_backup(struct daemon_ring *ring)
+void daemon_rings_open_backup(struct daemon_ring *ring)
 {
 	struct petal_backup_port port = {
 		.self = ring,
@@ -274,170 +241,13 @@ static void open_backup(struct daemon_ring *ring)
 	};
 
 	petal_backup_open(&ring->backup, &ring->log, ring->self, &port);
-	daemon_restore_adopt(ring->daemon, ring);
 }
 
-/* Nothing more will come: whoever waits by a descriptor looks, and learns it. */
-static void signal_all(struct daemon_ring *ring)
+void daemon_rings_signal_all(struct daemon_ring *ring)
 {
 	for (uint32_t i = 1; i < PETAL_LOG_OWNERS; i++) {
 		if (ring->primary.owners[i].attached)
 			daemon_clients_signal(ring->daemon, ring, i);
-	}
-}
-
-static void close_ring(struct daemon_ring *ring)
-{
-	struct daemon *d = ring->daemon;
-
-	if (ring->bell_fd >= 0) {
-		daemon_unwatch(d, ring->bell_fd);
-		close(ring->bell_fd);
-	}
-	petal_wire_unregister(ring->data_region);
-	petal_wire_unregister(ring->lines_region);
-	if (ring->log.marks != NULL) {
-		atomic_store_explicit(&ring->log.marks->state, PETAL_LOG_CLOSED,
-				      memory_order_relaxed);
-		if (ring->role == DAEMON_PRIMARY) {
-			signal_all(ring);
-			petal_primary_close(&ring->primary);
-		}
-		petal_log_close(&ring->log);
-	}
-	ring->used = false;
-}
-
-static struct daemon_ring *free_slot(struct daemon *d)
-{
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
-		if (!d->rings[i].used)
-			return &d->rings[i];
-	}
-	return NULL;
-}
-
-static void open_ring(struct daemon *d, const struct petal_ring_config *config)
-{
-	struct daemon_ring *ring = free_slot(d);
-	int err = 0;
-
-	if (ring == NULL) {
-		if (config->version > d->said_version)
-			fprintf(stderr,
-				"petald: ring '%s' is one more than the %u "
-				"that a node keeps\n",
-				config->name, DAEMON_RINGS_MAX);
-		return;
-	}
-	memset(ring, 0, sizeof(*ring));
-	ring->used = true;
-	ring->seen = true;
-	ring->daemon = d;
-	ring->config = *config;
-	ring->generation = ++d->next_generation;
-	ring->bell_fd = -1;
-	ring->role = role_of(d, config);
-	if (ring->role != DAEMON_NOT_MEMBER)
-		ring->self = (unsigned)petal_ring_config_member(config,
-								d->config.self);
-	if (ring->role == DAEMON_PRIMARY || ring->role == DAEMON_BACKUP)
-		err = open_memory(ring);
-	if (err == 0 && ring->role == DAEMON_PRIMARY)
-		err = open_primary(ring);
-	if (err == 0 && ring->role == DAEMON_BACKUP)
-		open_backup(ring);
-	if (err < 0) {
-		if (config->version > d->said_version)
-			fprintf(stderr, "petald: cannot open ring '%s': %s\n",
-				config->name, petal_strerror(err));
-		/* What the journal holds of a backup waits for the next try. */
-		if (ring->role == DAEMON_PRIMARY)
-			petal_journal_detach(d->journal, config->id);
-		close_ring(ring);
-	}
-	if (ring->role == DAEMON_LOST)
-		fprintf(stderr,
-			"petald: ring '%s' had its primary here, and its memory "
-			"is gone: it stays closed\n",
-			config->name);
-}
-
-static void update_ring(struct daemon *d, struct daemon_ring *ring,
-			const struct petal_ring_config *config)
-{
-	ring->config.version = config->version;
-	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
-		uint32_t node = config->members[i];
-
-		strcpy(ring->config.incs[i], config->incs[i]);
-		if (ring->role == DAEMON_PRIMARY && i != ring->self &&
-		    d->peers[node].up &&
-		    strcmp(d->peers[node].inc, config->incs[i]) == 0)
-			petal_primary_admitted(&ring->primary, i);
-	}
-}
-
-/* Versions are of one counter, so what is no news has been said. */
-struct visit {
-	struct daemon *daemon;
-	uint64_t version; /* the highest met */
-};
-
-static int visit_config(void *arg, const char *key, const void *value,
-			uint32_t length, uint64_t version)
-{
-	const char *name = key + strlen(PETAL_RING_CONFIG_PREFIX);
-	struct visit *visit = arg;
-	struct daemon *d = visit->daemon;
-	struct petal_ring_config config;
-	struct daemon_ring *ring;
-
-	if (version > visit->version)
-		visit->version = version;
-	if (petal_ring_config_parse(name, value, length, version, &config) <
-	    0) {
-		if (version > d->said_version)
-			fprintf(stderr,
-				"petald: the registry's value of '%s' makes no "
-				"sense\n",
-				key);
-		return 0;
-	}
-	ring = daemon_rings_by_id(d, config.id);
-	if (ring == NULL) {
-		open_ring(d, &config);
-	} else {
-		ring->seen = true;
-		if (ring->config.version != config.version)
-			update_ring(d, ring, &config);
-	}
-	return 0;
-}
-
-void daemon_rings_reconcile(struct daemon *d)
-{
-	struct visit visit = { .daemon = d, .version = d->said_version };
-
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++)
-		d->rings[i].seen = false;
-	petal_registry_each(d->registry, PETAL_RING_CONFIG_PREFIX, visit_config,
-			    &visit);
-	d->said_version = visit.version;
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
-		if (d->rings[i].used && !d->rings[i].seen &&
-		    !d->rings[i].closing) {
-			d->rings[i].closing = true;
-			d->rings[i].close_ns = d->now_ns + CLOSE_NS;
-		}
-	}
-}
-
-void daemon_rings_stop(struct daemon *d)
-{
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
-		if (d->rings[i].used)
-			close_ring(&d->rings[i]);
 	}
 }
 
@@ -491,13 +301,15 @@ void daemon_rings_started(struct daemon *d, uint32_t peer,
 			   start->exact ? NULL : &start->sessions);
 }
 
-bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id)
+bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id,
+			 uint32_t epoch)
 {
-	for (unsigned n = 0; n < DAEMON_RINGS_MAX; n++) {
+	for (unsigned n = 0; n < DAEMON_SLOTS_MAX; n++) {
 		struct daemon_ring *ring = &d->rings[n];
 		int i;
 
-		if (!ring->used || ring->config.id != id)
+		if (!ring->used || ring->config.id != id ||
+		    ring->config.epoch != epoch)
 			continue;
 		i = petal_ring_config_member(&ring->config, peer);
 		if (i >= 0)
@@ -509,7 +321,7 @@ bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id)
 
 void daemon_rings_peer_down(struct daemon *d, uint32_t peer)
 {
-	for (unsigned n = 0; n < DAEMON_RINGS_MAX; n++) {
+	for (unsigned n = 0; n < DAEMON_SLOTS_MAX; n++) {
 		struct daemon_ring *ring = &d->rings[n];
 		int i;
 
@@ -548,7 +360,7 @@ void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status)
 	struct daemon_member *m;
 	struct daemon_ring *ring;
 
-	if (slot >= DAEMON_RINGS_MAX)
+	if (slot >= DAEMON_SLOTS_MAX)
 		return;
 	ring = &d->rings[slot];
 	if (!ring->used || ring->generation != cookie >> 32)
@@ -581,7 +393,8 @@ void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data)
 void daemon_rings_journaled(struct daemon *d,
 			    const struct petal_journal_done *done)
 {
-	struct daemon_ring *ring = daemon_rings_by_id(d, done->ring);
+	struct daemon_ring *ring =
+		daemon_epochs_journaled(daemon_rings_by_id(d, done->ring));
 
 	if (done->status < 0)
 		fprintf(stderr,
@@ -621,6 +434,8 @@ static int step_primary(struct daemon *d, struct daemon_ring *ring)
 	bool halted = ring->primary.halted;
 	int limit_ms, more;
 
+	daemon_epochs_attach_journal(ring);
+
 	/* Armed before the look, so that no publish goes unseen. */
 	limit_ms = petal_doorbell_arm_fd(&ring->log.marks->node_bell);
 	ring->nap_ns = limit_ms < 0 ? PETAL_CLOCK_NEVER
@@ -632,7 +447,7 @@ static int step_primary(struct daemon *d, struct daemon_ring *ring)
 		ring->nap_ns = PETAL_CLOCK_NEVER;
 	}
 	if (more < 0 && !halted) {
-		signal_all(ring);
+		daemon_rings_signal_all(ring);
 		fprintf(stderr,
 			"petald: ring '%s' is halted: its memory makes no "
 			"sense at position %" PRIu64 "\n",
@@ -647,76 +462,42 @@ static bool may_offer(const struct daemon *d, const struct daemon_ring *ring)
 {
 	const struct daemon_peer *primary = &d->peers[ring->config.primary];
 
-	return !ring->backup.started && !ring->backup.journal_busy &&
-	       primary->up && primary->inc[0] != '\0';
+	/* I1: we take no part in an epoch below the one that we promised. */
+	return !ring->backup.started && !ring->backup.fenced &&
+	       !ring->backup.journal_busy && primary->up &&
+	       primary->inc[0] != '\0' &&
+	       petal_promise_epoch(&d->promise, ring->config.id) <=
+		       ring->config.epoch;
 }
 
 static int step_backup(struct daemon *d, struct daemon_ring *ring)
 {
+	int more;
+
+	daemon_epochs_attach_journal(ring);
 	if (may_offer(d, ring) && d->now_ns >= ring->offer_ns) {
 		daemon_peers_send_offer(d, ring);
 		ring->offer_ns = d->now_ns + OFFER_NS;
 	}
-	return petal_backup_step(&ring->backup);
-}
-
-static bool say_closed(struct daemon *d, const struct daemon_ring *ring)
-{
-	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
-		uint32_t node = ring->config.members[i];
-
-		if (i != ring->self && d->peers[node].up &&
-		    daemon_peers_send_closed(d, node, ring->config.id, false) <
-			    0)
-			return false;
-	}
-	return true;
-}
-
-/* Whether another member may still write to our memory. */
-static bool is_written_to(const struct daemon *d,
-			  const struct daemon_ring *ring)
-{
-	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
-		const struct daemon_member *member = &ring->members[i];
-		uint32_t node = ring->config.members[i];
-
-		if (i == ring->self || !d->peers[node].up || member->closed)
-			continue;
-		if (ring->role == DAEMON_PRIMARY ? member->keyed
-						 : node == ring->config.primary)
-			return true;
-	}
-	return false;
-}
-
-static void step_closing(struct daemon *d, struct daemon_ring *ring)
-{
-	bool is_member = ring->role != DAEMON_NOT_MEMBER;
-
-	if (ring->unreported > 0)
-		return;
-	if (is_member && !ring->said_closed)
-		ring->said_closed = say_closed(d, ring);
-	if (is_member && d->now_ns < ring->close_ns &&
-	    (!ring->said_closed || is_written_to(d, ring)))
-		return;
-	/* What is in flight to the disk is read from the ring's memory. */
-	if (petal_journal_detach(d->journal, ring->config.id) != -EBUSY)
-		close_ring(ring);
+	more = petal_backup_step(&ring->backup);
+	if (ring->older != NULL && ring->backup.whole)
+		daemon_epochs_drop_older(ring);
+	return more;
 }
 
 int daemon_rings_step(struct daemon *d)
 {
 	int more = 0;
 
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+	for (unsigned i = 0; i < DAEMON_SLOTS_MAX; i++) {
 		struct daemon_ring *ring = &d->rings[i];
 
 		if (!ring->used)
 			continue;
 		if (ring->closing) {
-			step_closing(d, ring);
+			daemon_epochs_step_closing(d, ring);
+		} else if (ring->superseded) {
+			continue;
 		} else if (ring->role == DAEMON_PRIMARY) {
 			more |= step_primary(d, ring);
 		} else if (ring->role == DAEMON_BACKUP) {
@@ -737,7 +518,7 @@ uint64_t daemon_rings_next_ns(const struct daemon *d)
 {
 	uint64_t next_ns = PETAL_CLOCK_NEVER;
 
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
+	for (unsigned i = 0; i < DAEMON_SLOTS_MAX; i++) {
 		const struct daemon_ring *ring = &d->rings[i];
 		uint64_t ring_ns = PETAL_CLOCK_NEVER;
 

@@ -61,6 +61,8 @@ static const char *role_name(enum daemon_role role)
 		return "primary";
 	case DAEMON_BACKUP:
 		return "backup";
+	case DAEMON_HEIR:
+		return "heir";
 	case DAEMON_LOST:
 		return "lost";
 	case DAEMON_NOT_MEMBER:
@@ -77,12 +79,13 @@ static json_t *ring_json(struct daemon *d, struct daemon_ring *ring)
 
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++)
 		json_array_append_new(members, member_json(d, ring, i));
-	object = json_pack("{s:s, s:I, s:I, s:I, s:i, s:s, s:o}", "name",
+	object = json_pack("{s:s, s:I, s:I, s:I, s:i, s:s, s:s, s:o}", "name",
 			   ring->config.name, "id", (json_int_t)ring->config.id,
 			   "data_bytes", (json_int_t)ring->config.data_bytes,
 			   "epoch", (json_int_t)ring->config.epoch, "primary",
-			   (int)ring->config.primary, "role",
-			   role_name(ring->role), "members", members);
+			   (int)ring->config.primary, "state",
+			   ring->config.recovering ? "recovering" : "open",
+			   "role", role_name(ring->role), "members", members);
 	if (ring->role == DAEMON_PRIMARY) {
 		const struct petal_primary_counts *c = &ring->primary.counts;
 
@@ -122,8 +125,8 @@ json_t *daemon_status_rings(struct daemon *d)
 {
 	json_t *list = json_array();
 
-	for (unsigned i = 0; i < DAEMON_RINGS_MAX; i++) {
-		if (d->rings[i].used && !d->rings[i].closing)
+	for (unsigned i = 0; i < DAEMON_SLOTS_MAX; i++) {
+		if (daemon_rings_is_current(&d->rings[i]))
 			json_array_append_new(list, ring_json(d, &d->rings[i]));
 	}
 	return list;
@@ -198,8 +201,9 @@ static json_t *registry_json(const struct daemon *d)
 
 static json_t *counts_json(const struct daemon *d)
 {
-	return json_pack("{s:I, s:I, s:I}", "loops",
-			 (json_int_t)d->counts.loops, "bad_messages",
+	return json_pack("{s:I, s:I, s:I, s:I}", "loops",
+			 (json_int_t)d->counts.loops, "failovers",
+			 (json_int_t)d->counts.failovers, "bad_messages",
 			 (json_int_t)d->counts.bad_messages, "bad_requests",
 			 (json_int_t)d->counts.bad_requests);
 }

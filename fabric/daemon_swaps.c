@@ -14,7 +14,7 @@
 #include "shm/clock.h"
 #include "shm/error.h"
 
-#define RETRY_NS PETAL_MS(100)
+#define RETRY_NS PETAL_MS(20)
 #define LOST_NS PETAL_S(2) /* an answer that never came */
 #define GIVE_UP_NS PETAL_S(8)
 
@@ -67,6 +67,9 @@ static void finish(struct daemon *d, struct daemon_swap *swap, int status)
 	case DAEMON_SWAP_ADMIT:
 		daemon_rings_admitted(d, &done, status);
 		break;
+	case DAEMON_SWAP_EPOCH:
+		daemon_failover_swapped(d, &done, status);
+		break;
 	case DAEMON_SWAP_FORWARDED:
 		daemon_peers_answer_swap(d, &done, status,
 					 daemon_swaps_revision(d));
@@ -78,15 +81,14 @@ static void finish(struct daemon *d, struct daemon_swap *swap, int status)
 }
 
 /* Whether the registry holds what we wanted to put there. */
-static bool is_done(struct daemon *d, const struct daemon_swap *swap)
+static bool is_done(struct daemon *d, struct daemon_swap *swap)
 {
 	uint8_t value[PETAL_REGISTRY_VALUE_MAX];
-	uint64_t version;
 	uint32_t length;
 	int err;
 
 	err = petal_registry_get(d->registry, swap->key, value, sizeof(value),
-				 &length, &version);
+				 &length, &swap->version);
 	if (swap->length == 0)
 		return err == -ENOENT;
 	return err == 0 && length == swap->length &&
@@ -180,7 +182,7 @@ static bool is_to_repeat(struct daemon *d, struct daemon_swap *swap, int status)
 }
 
 void daemon_swaps_applied(struct daemon *d, uint32_t at_peer, uint64_t cookie,
-			  int status, uint64_t revision)
+			  int status, uint64_t version, uint64_t revision)
 {
 	for (unsigned i = 0; i < DAEMON_SWAPS_MAX; i++) {
 		struct daemon_swap *swap = &d->swaps[i];
@@ -188,6 +190,7 @@ void daemon_swaps_applied(struct daemon *d, uint32_t at_peer, uint64_t cookie,
 		if (!swap->used || swap->cookie != cookie ||
 		    swap->at_peer != at_peer)
 			continue;
+		swap->version = version;
 		if (status == -PETAL_ECONFLICT &&
 		    (swap->kind == DAEMON_SWAP_BARRIER || is_done(d, swap)))
 			status = 0;
@@ -196,7 +199,8 @@ void daemon_swaps_applied(struct daemon *d, uint32_t at_peer, uint64_t cookie,
 			swap->retry_ns = d->now_ns + RETRY_NS;
 			return;
 		}
-		if (status == 0 && swap->kind != DAEMON_SWAP_FORWARDED) {
+		if (status == 0 && swap->kind != DAEMON_SWAP_FORWARDED &&
+		    swap->kind != DAEMON_SWAP_EPOCH) {
 			/* Whoever waits shall find it in our own registry. */
 			swap->applied = true;
 			swap->revision = revision;

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "actors/batch.h"
@@ -19,7 +20,9 @@ static_assert(PETAL_BATCH_MAX <= PETAL_TXN_ACKS_MAX &&
 	      "what a worker forwards at once is one TXN");
 
 /* How long a waiter sleeps before it asks whether the node still lives. */
-#define ALIVE_NS PETAL_MS(100)
+#define ALIVE_NS PETAL_MS(10)
+/* How long to wait before all nodes are asked again who the primary is. */
+#define FIND_NS PETAL_MS(2)
 
 static int mapped(struct petal_ring *ring, json_t *answer, int segment_fd)
 {
@@ -60,6 +63,56 @@ int petal_ring_open(struct petal_node *node, const char *name,
 	if (err == 0)
 		*ret_ring = ring;
 	return err;
+}
+
+static int find_at(const char *dir, const char *name,
+		   struct petal_node *ret_node, struct petal_ring *ret_ring)
+{
+	int err = petal_node_attach(dir, ret_node);
+
+	if (err < 0)
+		return err;
+	err = petal_ring_open(ret_node, name, ret_ring);
+	if (err < 0)
+		petal_node_detach(ret_node);
+	return err;
+}
+
+/* What time may change: another primary, or a node that starts. */
+static bool may_change(int err)
+{
+	switch (err) {
+	case -EINVAL:
+	case -EUSERS:
+	case -EACCES:
+	case -PETAL_EVERSION:
+		return false;
+	default:
+		return true;
+	}
+}
+
+int petal_ring_find(const char *const *dirs, unsigned dir_count,
+		    const char *name, uint64_t deadline_ns,
+		    struct petal_node *ret_node, struct petal_ring *ret_ring)
+{
+	struct timespec pause = { .tv_nsec = (long)FIND_NS };
+	int err;
+
+	if (dir_count == 0)
+		return -EINVAL;
+	for (;;) {
+		for (unsigned i = 0; i < dir_count; i++) {
+			err = find_at(dirs[i], name, ret_node, ret_ring);
+			if (err == 0)
+				return 0;
+			if (!may_change(err))
+				return err;
+		}
+		if (petal_clock_now_ns() >= deadline_ns)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
 }
 
 void petal_ring_close(struct petal_ring *ring)
@@ -303,6 +356,64 @@ int petal_ring_wait(struct petal_ring *ring,
 		if (err == 0)
 			err = reached(ring, ticket, level, &lsn);
 	}
+	if (err == 0 && ret_lsn != NULL)
+		*ret_lsn = lsn;
+	return err;
+}
+
+static int wait_pos(struct petal_ring *ring, uint64_t pos,
+		    enum petal_level level, uint64_t deadline_ns)
+{
+	struct petal_doorbell *bell = &ring->log.marks->bell;
+	_Atomic uint64_t *mark = &ring->log.marks->level_pos[level];
+	uint32_t seen;
+	int err = 0;
+
+	while (err == 0 &&
+	       atomic_load_explicit(mark, memory_order_relaxed) < pos) {
+		seen = petal_doorbell_arm(bell);
+		if (atomic_load_explicit(mark, memory_order_relaxed) >= pos)
+			break;
+		err = sleep_on(ring, bell, seen, deadline_ns);
+	}
+	return err;
+}
+
+static uint64_t number_of(const json_t *object, const char *key)
+{
+	return (uint64_t)json_integer_value(json_object_get(object, key));
+}
+
+int petal_producer_outcome(struct petal_ring *ring, uint64_t session,
+			   uint64_t sequence, enum petal_level level,
+			   uint64_t deadline_ns, uint64_t *ret_lsn)
+{
+	json_t *request, *answer;
+	uint64_t lsn, pos;
+	bool decided;
+	int err;
+
+	if ((unsigned)level >= PETAL_LEVEL_COUNT || session > INT64_MAX ||
+	    sequence > INT64_MAX)
+		return -EINVAL;
+	request = json_pack("{s:s, s:s, s:I, s:I}", "op", "outcome", "name",
+			    ring->name, "session", (json_int_t)session,
+			    "sequence", (json_int_t)sequence);
+	err = petal_node_request(ring->node, request, NULL, 0, &answer);
+	json_decref(request);
+	if (err == -EPIPE)
+		return -PETAL_EUNKNOWN;
+	if (err < 0)
+		return err;
+	decided = json_is_true(json_object_get(answer, "decided"));
+	lsn = number_of(answer, "lsn");
+	pos = number_of(answer, "pos");
+	json_decref(answer);
+	if (!decided)
+		return 1;
+	/* It is in the log that we have; at its level when all of that is. */
+	if (level != PETAL_LEVEL_NONE)
+		err = wait_pos(ring, pos, level, deadline_ns);
 	if (err == 0 && ret_lsn != NULL)
 		*ret_lsn = lsn;
 	return err;

@@ -30,7 +30,11 @@
  * Threads: one at a time per struct petal_ring. Open it twice for two threads.
  *
  * Crash: of this process: claims become padding, leases return to the queue.
- * Of the node: waits end with -PETAL_EUNKNOWN.
+ * Of the node, or of its place as the primary: calls end with -PETAL_EUNKNOWN.
+ * Then close the ring, petal_ring_find() it again, and ask
+ * petal_producer_outcome() for each record whose end was not heard: what is not
+ * in the ring now never will be, and may be sent again. Messages that were taken
+ * and not acknowledged are handed out again, by the same lsn and index.
  */
 
 struct petal_ring {
@@ -59,6 +63,19 @@ struct petal_ring_ticket {
  */
 int petal_ring_open(struct petal_node *node, const char *name,
 		    struct petal_ring *ret_ring);
+
+/**
+ * petal_ring_find() - open a ring at whichever node of this host is its primary
+ * @dirs: [petal] dir of each node of this host
+ * @deadline_ns: monotonic; tried again until then
+ * @ret_node: attached; to be detached after the ring is closed
+ *
+ * Return: 0; -ETIMEDOUT when none of them was by then; -EINVAL, -EUSERS,
+ * -EACCES or -PETAL_EVERSION as they come.
+ */
+int petal_ring_find(const char *const *dirs, unsigned dir_count,
+		    const char *name, uint64_t deadline_ns,
+		    struct petal_node *ret_node, struct petal_ring *ret_ring);
 
 /**
  * petal_ring_close() - give the number back; leases return to their queues
@@ -157,6 +174,24 @@ void petal_ring_signal(struct petal_ring *ring,
  */
 int petal_ring_outcome(struct petal_ring *ring, uint64_t sequence,
 		       uint64_t *ret_lsn);
+
+/**
+ * petal_producer_outcome() - what became of a record of another opening
+ * @ring: open now, perhaps at another node than then
+ * @session: of that opening: its ring->session
+ * @sequence: of the record: its ticket->sequence
+ * @level: what the record shall have reached when 0 is returned
+ * @ret_lsn: its lsn; 0 when it was done so long ago that it is kept no more; may
+ *	be NULL
+ *
+ * Return: 0; -ENOENT when it is not in the ring and never will be; 1 when that
+ * opening lives and it is not decided; -ENODATA when nobody knows: it was more
+ * than 128 records before the last of its session, or PETAL_SESSIONS_MAX other
+ * sessions wrote since; -ETIMEDOUT; -PETAL_EUNKNOWN.
+ */
+int petal_producer_outcome(struct petal_ring *ring, uint64_t session,
+			   uint64_t sequence, enum petal_level level,
+			   uint64_t deadline_ns, uint64_t *ret_lsn);
 
 /**
  * petal_ring_take() - lease the oldest ready message of a queue

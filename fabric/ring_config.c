@@ -111,6 +111,37 @@ static int parse_members(const json_t *object, struct petal_ring_config *config)
 								     : 0;
 }
 
+static int parse_number(const json_t *object, const char *key, uint64_t most,
+			uint64_t *ret_number)
+{
+	const json_t *number = json_object_get(object, key);
+	json_int_t value = json_integer_value(number);
+
+	if (!json_is_integer(number) || value < 0 || (uint64_t)value > most)
+		return -EINVAL;
+	*ret_number = (uint64_t)value;
+	return 0;
+}
+
+static int parse_state(const json_t *object, struct petal_ring_config *config)
+{
+	const char *state = json_string_value(json_object_get(object, "state"));
+	const json_t *sealed = json_object_get(object, "sealed");
+	uint64_t epoch, crc;
+
+	if (state == NULL ||
+	    (strcmp(state, "open") != 0 && strcmp(state, "recovering") != 0) ||
+	    parse_number(sealed, "epoch", config->epoch - 1, &epoch) < 0 ||
+	    parse_number(sealed, "lsn", INT64_MAX, &config->sealed.lsn) < 0 ||
+	    parse_number(sealed, "pos", INT64_MAX, &config->sealed.pos) < 0 ||
+	    parse_number(sealed, "crc", UINT32_MAX, &crc) < 0)
+		return -EINVAL;
+	config->recovering = strcmp(state, "recovering") == 0;
+	config->sealed.epoch = (uint32_t)epoch;
+	config->sealed.crc = (uint32_t)crc;
+	return 0;
+}
+
 static int parse_object(const json_t *object, struct petal_ring_config *config)
 {
 	json_int_t id = json_integer_value(json_object_get(object, "id"));
@@ -126,7 +157,8 @@ static int parse_object(const json_t *object, struct petal_ring_config *config)
 	config->id = (uint64_t)id;
 	config->epoch = (uint32_t)epoch;
 	config->primary = (uint32_t)primary;
-	if (parse_members(object, config) < 0)
+	if (parse_members(object, config) < 0 ||
+	    parse_state(object, config) < 0)
 		return -EINVAL;
 	return petal_ring_config_shape(object, config);
 }
@@ -151,6 +183,15 @@ int petal_ring_config_parse(const char *name, const void *value,
 	return 0;
 }
 
+static json_t *sealed_json(const struct petal_record_cursor *sealed)
+{
+	return json_pack("{s:I, s:I, s:I, s:I}", "epoch",
+			 (json_int_t)sealed->epoch, "lsn",
+			 (json_int_t)sealed->lsn, "pos",
+			 (json_int_t)sealed->pos, "crc",
+			 (json_int_t)sealed->crc);
+}
+
 json_t *petal_ring_config_json(const struct petal_ring_config *config)
 {
 	json_t *members = json_array();
@@ -170,10 +211,12 @@ json_t *petal_ring_config_json(const struct petal_ring_config *config)
 				  "slots", (json_int_t)queue->slot_count,
 				  "lease_ns", (json_int_t)queue->lease_ns));
 	}
-	return json_pack("{s:I, s:I, s:i, s:I, s:o, s:o}", "id",
+	return json_pack("{s:I, s:I, s:i, s:s, s:o, s:I, s:o, s:o}", "id",
 			 (json_int_t)config->id, "epoch",
 			 (json_int_t)config->epoch, "primary",
-			 (int)config->primary, "data_bytes",
+			 (int)config->primary, "state",
+			 config->recovering ? "recovering" : "open", "sealed",
+			 sealed_json(&config->sealed), "data_bytes",
 			 (json_int_t)config->data_bytes, "members", members,
 			 "queues", queues);
 }

@@ -3,6 +3,7 @@
 #define PETAL_FABRIC_RING_CONFIG_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "fabric/log.h"
@@ -12,11 +13,15 @@
  *
  * One value, under the key "ring/NAME", changed only by compare-and-swap:
  *
- *    {"id": 7, "epoch": 1, "primary": 1, "data_bytes": 16777216,
+ *    {"id": 7, "epoch": 1, "primary": 1, "state": "open",
+ *     "data_bytes": 16777216,
+ *     "sealed": {"epoch": 0, "lsn": 0, "pos": 0, "crc": 0},
  *     "members": [{"node": 1, "inc": "9f.."}, ...],
  *     "queues": [{"name": "stanzas", "slots": 4096, "lease_ns": 2000000000}]}
  *
- * inc is the incarnation of a member's memory whose acknowledgements count. A
+ * state is "recovering" from the swap that made the epoch until its primary has
+ * the log of those before. sealed is where they end: set when the epoch is
+ * opened, and never changed in it (I9). inc is the incarnation of a member's memory whose acknowledgements count. A
  * member that came back with another one is a learner until this changes.
  */
 
@@ -29,6 +34,8 @@ struct petal_ring_config {
 	uint64_t version; /* of the registry's value; not part of it */
 	uint32_t epoch;
 	uint32_t primary;
+	bool recovering;
+	struct petal_record_cursor sealed;
 	uint32_t members[PETAL_LOG_MEMBERS]; /* node ids, all different */
 	char incs[PETAL_LOG_MEMBERS][PETAL_RING_CONFIG_INC_BYTES];
 	uint64_t data_bytes;

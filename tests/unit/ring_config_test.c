@@ -10,7 +10,9 @@
 #include "fabric/ring_config.h"
 
 static const char good[] =
-	"{\"id\":7,\"epoch\":2,\"primary\":3,\"data_bytes\":16777216,"
+	"{\"id\":7,\"epoch\":2,\"primary\":3,\"state\":\"recovering\","
+	"\"sealed\":{\"epoch\":1,\"lsn\":9,\"pos\":640,\"crc\":4294967295},"
+	"\"data_bytes\":16777216,"
 	"\"members\":[{\"node\":1,\"inc\":\"0123456789abcdef0123456789abcdef\"}"
 	",{\"node\":2,\"inc\":\"b\"},{\"node\":3,\"inc\":\"c\"}],"
 	"\"queues\":[{\"name\":\"stanzas\",\"slots\":64,\"lease_ns\":2000000000}"
@@ -34,6 +36,11 @@ static void parse__reads_every_field(void **state)
 	assert_int_equal(config.version, 42);
 	assert_int_equal(config.epoch, 2);
 	assert_int_equal(config.primary, 3);
+	assert_true(config.recovering);
+	assert_int_equal(config.sealed.epoch, 1);
+	assert_int_equal(config.sealed.lsn, 9);
+	assert_int_equal(config.sealed.pos, 640);
+	assert_int_equal(config.sealed.crc, UINT32_MAX);
 	assert_int_equal(config.data_bytes, 16777216);
 	assert_string_equal(config.incs[0], "0123456789abcdef0123456789abcdef");
 	assert_string_equal(config.incs[2], "c");
@@ -69,6 +76,9 @@ static void json__comes_back_from_parse(void **state)
 	assert_int_equal(config.id, again.id);
 	assert_int_equal(config.epoch, again.epoch);
 	assert_int_equal(config.primary, again.primary);
+	assert_int_equal(config.recovering, again.recovering);
+	assert_memory_equal(&config.sealed, &again.sealed,
+			    sizeof(config.sealed));
 	assert_int_equal(config.data_bytes, again.data_bytes);
 	for (unsigned i = 0; i < config.queue_count; i++) {
 		assert_string_equal(config.queues[i].name,
@@ -112,6 +122,12 @@ static void parse__anything_wrong_is_corrupt(void **state)
 		{ "\"primary\":3", "\"primary\":4" },
 		{ "\"primary\":3", "\"primary\":4294967299" },
 		{ "\"primary\":3", "\"primary\":-4294967293" },
+		{ "\"state\":\"recovering\",", "" },
+		{ "recovering", "closed" },
+		{ "\"epoch\":1", "\"epoch\":2" },
+		{ "\"lsn\":9", "\"lsn\":-9" },
+		{ "\"pos\":640,", "" },
+		{ "4294967295", "4294967296" },
 		{ "\"data_bytes\":16777216,", "" },
 		{ "\"data_bytes\":16777216", "\"data_bytes\":16777217" },
 		{ "\"data_bytes\":16777216", "\"data_bytes\":-65536" },

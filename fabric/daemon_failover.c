@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A primary that is lost: F1 to F5, as fabric/failover.h draws them.
+ *
+ * The end of the connection to the primary, or its return with another memory,
+ * makes us suspect at once; its silence ends the connection. Whatever was sent
+ * and got lost is sent again. What can go wrong: the registry does not answer
+ * (the swap is tried again), too few members have what counts (the heir waits,
+ * and says so by its role), somebody else was faster (its epoch is higher, and
+ * we are told).
+ */
+#include "fabric/daemon.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/clock.h"
+#include "shm/error.h"
+
+#define TELL_NS PETAL_MS(20)
+#define CALL_NS PETAL_MS(100)
+#define RETRY_NS PETAL_S(1) /* of an heir that had no memory for the ring */
+
+/* Swaps of the registry. */
+
+static void propose(struct daemon_ring *ring,
+		    const struct petal_ring_config *config)
+{
+	struct daemon *d = ring->daemon;
+	char key[PETAL_REGISTRY_KEY_MAX + 1];
+	struct daemon_swap *swap = NULL;
+	json_t *object = petal_ring_config_json(config);
+	char *text = json_dumps(object, JSON_COMPACT);
+
+	json_decref(object);
+	snprintf(key, sizeof(key), PETAL_RING_CONFIG_PREFIX "%s", config->name);
+	if (text != NULL)
+		swap = daemon_swaps_add(d, DAEMON_SWAP_EPOCH, key,
+					config->version, text,
+					(uint32_t)strlen(text));
+	free(text);
+	if (swap == NULL)
+		return; /* the next step tries again */
+	swap->ring = ring;
+	swap->ring_generation = ring->generation;
+	ring->swapping = true;
+	daemon_swaps_step(d);
+}
+
+/* F1. */
+static void propose_epoch(struct daemon_ring *ring, uint32_t primary)
+{
+	struct petal_ring_config config = ring->config;
+
+	config.epoch++;
+	config.primary = primary;
+	config.recovering = true;
+	propose(ring, &config);
+}
+
+/* F5. */
+static void propose_open(struct daemon_ring *ring)
+{
+	struct petal_ring_config config = ring->config;
+
+	config.recovering = false;
+	config.sealed = ring->sealed;
+	propose(ring, &config);
+}
+
+void daemon_failover_swapped(struct daemon *d, const struct daemon_swap *swap,
+			     int status)
+{
+	const char *name = swap->key + strlen(PETAL_RING_CONFIG_PREFIX);
+	struct petal_ring_config config;
+
+	if (swap->ring->used && swap->ring->generation == swap->ring_generation)
+		swap->ring->swapping = false;
+	/* Our own registry may hear of it later: we need not wait for that. */
+	if (status == 0 &&
+	    petal_ring_config_parse(name, swap->value, swap->length,
+				    swap->version, &config) == 0)
+		daemon_epochs_learn(d, &config);
+	else
+		daemon_epochs_reconcile(d);
+}
+
+/* Suspicion. */
+
+static bool is_voter(const struct daemon *d, const struct daemon_ring *ring)
+{
+	return strcmp(ring->config.incs[ring->self], d->inc) == 0;
+}
+
+static bool misses_primary(const struct daemon *d,
+			   const struct daemon_ring *ring)
+{
+	uint32_t node = ring->config.primary;
+	int i = petal_ring_config_member(&ring->config, node);
+
+	if (!d->peers[node].up)
+		return true;
+	return d->peers[node].inc[0] != '\0' &&
+	       strcmp(d->peers[node].inc, ring->config.incs[i]) != 0;
+}
+
+static void step_backup(struct daemon *d, struct daemon_ring *ring)
+{
+	const struct daemon_ring *speaker = daemon_epochs_speaker(ring);
+	struct petal_record_cursor end;
+
+	if (!misses_primary(d, ring)) {
+		petal_failover_trust(&ring->failover);
+		return;
+	}
+	if (!is_voter(d, ring) || speaker == NULL)
+		return;
+	end = speaker->role == DAEMON_PRIMARY ? speaker->primary.accepted
+					      : speaker->backup.cursor;
+	petal_failover_suspect(&ring->failover, ring->config.epoch, d->now_ns);
+	for (unsigned i = 0;
+	     d->now_ns >= ring->tell_ns && i < PETAL_LOG_MEMBERS; i++) {
+		uint32_t node = ring->config.members[i];
+
+		if (i != ring->self && node != ring->config.primary &&
+		    d->peers[node].up)
+			daemon_peers_send_suspect(d, node, ring, &end);
+	}
+	if (d->now_ns >= ring->tell_ns)
+		ring->tell_ns = d->now_ns + TELL_NS;
+	if (!ring->swapping &&
+	    petal_failover_may_run(&ring->failover, &end, d->now_ns))
+		propose_epoch(ring, d->config.self);
+}
+
+void daemon_failover_suspected(struct daemon *d, uint32_t peer, uint64_t id,
+			       uint32_t epoch,
+			       const struct petal_record_cursor *end)
+{
+	struct daemon_ring *ring = daemon_rings_by_id(d, id);
+	int i = ring == NULL ? -ENOENT
+			     : petal_ring_config_member(&ring->config, peer);
+
+	if (i >= 0)
+		petal_failover_heard(&ring->failover, (unsigned)i, epoch, end,
+				     d->now_ns);
+}
+
+/* Promises. */
+
+static void note_answer(struct daemon *d, uint64_t ring, uint32_t epoch,
+			uint32_t peer)
+{
+	struct daemon_answer *free_one = NULL;
+
+	for (unsigned i = 0; i < DAEMON_ANSWERS_MAX; i++) {
+		struct daemon_answer *answer = &d->answers[i];
+
+		if (answer->ring == 0)
+			free_one = answer;
+		else if (answer->ring == ring && answer->peer == peer &&
+			 answer->epoch == epoch)
+			return;
+	}
+	/* Without room it asks again. */
+	if (free_one != NULL)
+		*free_one = (struct daemon_answer){ ring, epoch, peer };
+}
+
+/* F2: stop at once, promise, and answer when that is durable. */
+void daemon_failover_fence(struct daemon *d, uint32_t peer, uint64_t id,
+			   uint32_t epoch)
+{
+	struct daemon_ring *ring = daemon_rings_by_id(d, id);
+
+	if (ring == NULL || ring->config.epoch > epoch ||
+	    petal_promise_raise(&d->promise, id, epoch) < 0)
+		return;
+	if (ring->config.epoch < epoch)
+		daemon_epochs_fence(ring);
+	note_answer(d, id, epoch, peer);
+}
+
+static void give_answer(struct daemon *d, const struct daemon_answer *answer)
+{
+	struct daemon_ring *ring = daemon_rings_by_id(d, answer->ring);
+	struct petal_recovery recovery = { 0 };
+	struct daemon_ring *speaker;
+	bool counts;
+
+	if (ring == NULL || ring->config.epoch > answer->epoch ||
+	    petal_promise_epoch(&d->promise, answer->ring) != answer->epoch)
+		return;
+	speaker = daemon_epochs_speaker(ring);
+	/* It is in that epoch already: its heir has what it needs. */
+	if (speaker == ring && ring->config.epoch == answer->epoch)
+		return;
+	counts = speaker != NULL &&
+		 daemon_epochs_leaves(speaker, &recovery) == 0;
+	if (speaker != NULL && !counts)
+		fprintf(stderr,
+			"petald: ring '%s' is damaged in this memory: it has "
+			"no say in what follows\n",
+			ring->config.name);
+	if (answer->peer == d->config.self)
+		daemon_failover_fenced(d, answer->peer, answer->ring,
+				       answer->epoch, counts, &recovery.end);
+	else
+		daemon_peers_send_fenced(d, answer, counts, &recovery.end);
+}
+
+static void give_answers(struct daemon *d)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < DAEMON_ANSWERS_MAX; i++)
+		any |= d->answers[i].ring != 0;
+	/* I1: the promise is durable before FENCED is sent. */
+	if (!any || petal_promise_flush(&d->promise) < 0)
+		return;
+	for (unsigned i = 0; i < DAEMON_ANSWERS_MAX; i++) {
+		struct daemon_answer answer = d->answers[i];
+
+		d->answers[i].ring = 0;
+		if (answer.ring != 0)
+			give_answer(d, &answer);
+	}
+}
+
+void daemon_failover_fenced(struct daemon *d, uint32_t peer, uint64_t id,
+			    uint32_t epoch, bool counts,
+			    const struct petal_record_cursor *end)
+{
+	struct daemon_ring *ring = daemon_rings_by_id(d, id);
+	const char *inc = peer == d->config.self ? d->inc : d->peers[peer].inc;
+	int i;
+
+	if (ring == NULL || ring->role != DAEMON_HEIR)
+		return;
+	i = petal_ring_config_member(&ring->config, peer);
+	if (i < 0)
+		return;
+	/* I10: who has forgotten has no vote. */
+	counts = counts && strcmp(inc, ring->config.incs[i]) == 0;
+	petal_failover_fenced(&ring->failover, (unsigned)i, epoch, counts, end);
+}
+
+/* The heir. */
+
+static void tell_fence(struct daemon *d, struct daemon_ring *ring)
+{
+	const struct petal_failover *f = &ring->failover;
+
+	if (d->now_ns < ring->tell_ns)
+		return;
+	ring->tell_ns = d->now_ns + TELL_NS;
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		uint32_t node = ring->config.members[i];
+
+		if (f->members[i].answered)
+			continue;
+		if (i == ring->self)
+			daemon_failover_fence(d, node, ring->config.id,
+					      ring->config.epoch);
+		else if (d->peers[node].up)
+			daemon_peers_send_fence(d, node, ring->config.id,
+						ring->config.epoch);
+	}
+}
+
+static void tell_call(struct daemon *d, struct daemon_ring *ring)
+{
+	if (d->now_ns < ring->tell_ns)
+		return;
+	ring->tell_ns = d->now_ns + CALL_NS;
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		uint32_t node = ring->config.members[i];
+
+		if (i != ring->self && d->peers[node].up &&
+		    (ring->role == DAEMON_HEIR ||
+		     !ring->primary.members[i].attached))
+			daemon_peers_send_call(d, node, &ring->config);
+	}
+}
+
+/* F4. The others make their memory while we make ours. */
+static void inherit(struct daemon *d, struct daemon_ring *ring)
+{
+	int err;
+
+	ring->tell_ns = 0;
+	tell_call(d, ring);
+	err = daemon_epochs_inherit(ring);
+	if (err == 0) {
+		d->counts.failovers++;
+		return;
+	}
+	fprintf(stderr, "petald: cannot follow as the primary of '%s': %s\n",
+		ring->config.name, petal_strerror(err));
+	ring->tell_ns = d->now_ns + RETRY_NS;
+}
+
+static void step_heir(struct daemon *d, struct daemon_ring *ring)
+{
+	int best;
+
+	if (ring->failover.fencing == 0)
+		petal_failover_fence(&ring->failover, ring->config.epoch);
+	best = petal_failover_best(&ring->failover);
+	if (best < 0) {
+		tell_fence(d, ring);
+		return;
+	}
+	if (best == (int)ring->self) {
+		if (ring->older != NULL)
+			inherit(d, ring);
+	} else if (!ring->swapping) {
+		/* I11: who has more follows, and nothing is fetched. */
+		propose_epoch(ring, ring->config.members[best]);
+	}
+}
+
+static void step_primary(struct daemon *d, struct daemon_ring *ring)
+{
+	if (ring->primary.deposed || ring->config.epoch == 1)
+		return;
+	if (ring->config.recovering && !ring->swapping &&
+	    petal_primary_started(&ring->primary))
+		propose_open(ring);
+	tell_call(d, ring);
+}
+
+void daemon_failover_step(struct daemon *d)
+{
+	for (unsigned i = 0; i < DAEMON_SLOTS_MAX; i++) {
+		struct daemon_ring *ring = &d->rings[i];
+
+		if (!daemon_rings_is_current(ring))
+			continue;
+		if (ring->role == DAEMON_BACKUP)
+			step_backup(d, ring);
+		else if (ring->role == DAEMON_HEIR)
+			step_heir(d, ring);
+		else if (ring->role == DAEMON_PRIMARY)
+			step_primary(d, ring);
+	}
+	give_answers(d);
+}
+
+static bool has_to_tell(const struct daemon *d, const struct daemon_ring *ring)
+{
+	if (ring->role == DAEMON_BACKUP)
+		return ring->failover.suspected != 0;
+	if (ring->role == DAEMON_HEIR)
+		return true;
+	if (ring->role != DAEMON_PRIMARY || ring->config.epoch == 1 ||
+	    ring->primary.deposed)
+		return false;
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		if (i != ring->self && d->peers[ring->config.members[i]].up &&
+		    !ring->primary.members[i].attached)
+			return true;
+	}
+	return false;
+}
+
+uint64_t daemon_failover_next_ns(const struct daemon *d)
+{
+	uint64_t next_ns = PETAL_CLOCK_NEVER;
+
+	for (unsigned i = 0; i < DAEMON_SLOTS_MAX; i++) {
+		const struct daemon_ring *ring = &d->rings[i];
+
+		if (daemon_rings_is_current(ring) && has_to_tell(d, ring) &&
+		    ring->tell_ns < next_ns)
+			next_ns = ring->tell_ns;
+	}
+	return next_ns;
+}
