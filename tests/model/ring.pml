@@ -27,7 +27,7 @@
  *
  * Chosen by -D, see README.md: the level, MEM2, MEM3 or DISK2; NODES, EPOCHS,
  * APPENDS, LOSSES (memory lost) and RESTARTS (memory kept) at most; RECYCLE; and
- * at most one rule that is left out, WITHOUT_name.
+ * at most one rule that is left out, WITHOUT_name, or one goal, GOAL_name.
  */
 
 #if defined(MEM3)
@@ -588,6 +588,23 @@ inline wipe(x, e)
 #endif
 
 /*
+ * What has to be possible, or a search that finds nothing has searched nothing.
+ */
+#if defined(GOAL_FULL)                 /* told of a last record, in any epoch */
+#define GOAL told.at[LSNS - 1] != 0
+#elif defined(GOAL_SPARE)              /* the spare petal is primary */
+#define GOAL OPEN(epoch) && primary[epoch] == 3 && \
+	told.at[base[epoch]] == epoch
+#elif defined(GOAL_ADMITTED)           /* with another incarnation, no epoch */
+#define GOAL epoch == 1 && losses == 1 && voters[1] == 7 && \
+	memory[1].at[0] == 1 && memory[2].at[0] == 0 && told.at[0] == 1
+#elif defined(GOAL_REUSED)             /* memory, by an epoch that is open */
+#define GOAL reused[primary[epoch]] == epoch && OPEN(epoch)
+#elif defined(GOAL_COLD)               /* power is lost everywhere */
+#define GOAL losses == 3 && OPEN(2) && told.at[0] == 1
+#endif
+
+/*
  * I5: whatever a client was told of is held by so many of those who may be asked
  * next that nobody can be elected without asking one who has it.
  */
@@ -607,6 +624,9 @@ inline check()
 		:: else
 		fi
 	};
+#endif
+#ifdef GOAL
+	assert(!(GOAL));
 #endif
 	l = 0;
 	m = 0;
