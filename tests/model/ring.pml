@@ -68,6 +68,7 @@ log sealed;                            /* segments: whose record an lsn is */
 /* --- the petals ------------------------------------------------------------ */
 
 byte promised[NODES];                  /* durable, also where nothing else is */
+byte joined[NODES];                    /* where a learner has to get, and one */
 log memory[NODES];
 #ifdef DISK2
 log disk[NODES];
@@ -351,6 +352,9 @@ inline cas(x, set)
 	voters[epoch + 1] = set;
 	epoch++;
 	primary[epoch] = x;
+	for (n : 0 .. NODES - 1) {
+		joined[n] = 0
+	};
 	assert(promised[x] < epoch);                /* I1 */
 	promised[x] = epoch;
 	reply(x, epoch)
@@ -522,6 +526,7 @@ inline lose(x)
 	};
 #endif
 	forget_replies(x);
+	joined[x] = 0;
 #ifdef RECYCLE
 	keys = keys & ~BIT(x);
 	reused[x] = 0;
@@ -544,20 +549,29 @@ inline restart(x)
 }
 
 /*
- * A member that came back without its memory has learned what the primary has,
- * and its new incarnation is put into the registry, in the same epoch.
+ * A member that came back without its memory is a learner: it has to have what
+ * the primary had when it came, and so all that was counted with its vote.
  */
+inline join(x, e)
+{
+	p = primary[e];
+	end_of(p);
+	joined[x] = l + 1
+}
+
+/* Then its new incarnation is put into the registry, in the same epoch. */
 inline admit(x, e)
 {
 	p = primary[e];
 	is_done = true;
 #ifndef WITHOUT_CATCHING_UP
-	for (l : TRIMMED .. LSNS - 1) {
-		is_done = is_done && KEPT[x].at[l] == memory[p].at[l]
-	};
+	for (l : TRIMMED .. joined[x] - 2) {
+		is_done = is_done && memory[x].at[l] == memory[p].at[l]
+	}
 #endif
 	if
 	:: is_done ->
+		joined[x] = 0;
 		voters[e] = voters[e] | BIT(x);
 		acknowledge(x, e)
 	:: else
@@ -641,6 +655,9 @@ inline check()
 #define ME me
 #define MINE promised[ME]
 #define THEIRS primary[MINE]
+#define LEARNS (MINE == epoch && OPEN(epoch) && THEIRS != ME && \
+		SERVES(THEIRS, epoch) && IN(members[epoch], ME) && \
+		!IN(voters[epoch], ME))
 
 #define FENCE(e) \
 	:: d_step { MINE < (e) && (e) <= epoch && \
@@ -726,10 +743,8 @@ proctype petal(byte me)
 #endif
 	:: d_step { losses < LOSSES -> lose(ME); check() }
 	:: d_step { restarts < RESTARTS -> restart(ME); check() }
-	:: d_step { MINE == epoch && OPEN(epoch) && THEIRS != ME &&
-		    SERVES(THEIRS, epoch) && IN(members[epoch], ME) &&
-		    !IN(voters[epoch], ME) ->
-		admit(ME, epoch); check() }
+	:: d_step { LEARNS && joined[ME] == 0 -> join(ME, epoch); check() }
+	:: d_step { LEARNS && joined[ME] != 0 -> admit(ME, epoch); check() }
 #ifdef RECYCLE
 	:: d_step { SERVES(ME, epoch) && OPEN(epoch) && trimmed == 0 &&
 		    base[epoch] > 0 && base[epoch] + 1 < LSNS &&
