@@ -111,8 +111,8 @@ byte l, m, n, o, p, s, count, is_done;
 #define IN(set, x) (((set) >> (x)) & 1)
 #define OPEN(e) IN(opened, e)
 /* The last epoch before e that was opened; no earlier one can be any more. */
-#define BEFORE(e) ((e) > 4 && OPEN(4) -> 4 : ((e) > 3 && OPEN(3) -> 3 : \
-		   ((e) > 2 && OPEN(2) -> 2 : 1)))
+#define BEFORE(e) ((e) > 5 && OPEN(5) -> 5 : ((e) > 4 && OPEN(4) -> 4 : \
+		   ((e) > 3 && OPEN(3) -> 3 : ((e) > 2 && OPEN(2) -> 2 : 1))))
 #define LAST BEFORE(EPOCHS + 1)
 /*
  * A petal serves an epoch that it made until it promises a later one, or loses
