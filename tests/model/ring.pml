@@ -8,26 +8,25 @@
  * registry is the variables under "the registry": it changes by one indivisible
  * step, which is what a compare-and-swap is.
  *
- *    append   accept       commit        cas     fence     adopt     start
- *    ------> [backup's] -> 2 or 3 have  ------> promises, ------> EPOCH_START
- *    primary   CPU        it: told so    F1      reply F2   F3, F4    F4
- *                                                                     |
- *         recycle <- trim <- [ the next epoch is open ] <- open, seal F5
+ *    append --> accept --> acknowledge --> commit: clients are told
+ *
+ *    cas --> fence, reply --> adopt --> start, accept --> open
+ *    F1      F2, F3           F3        F4                F5: seal, open
  *
  * Time: there is none (I17). Any step of any petal may come next, or never. So
  * a message may be late by any time; a partition, whole, one-way or partial,
  * is that steps between two petals do not come; a pause is that those of one do
  * not; a timer that fires too early is a CAS that needs no reason.
  *
- * A record is the epoch of its log in which it was made: (epoch, lsn) names it,
- * for an epoch has one writer and a writer never writes an lsn twice; both are
- * asserted (I2, I3). An acknowledgement reaches the primary at once. That is the
- * worst case: whoever is told later is told no more, and what was told earlier
- * must be kept for longer.
+ * A record is the epoch in which it was made: (epoch, lsn) names it, for an
+ * epoch has one writer and a writer never writes an lsn twice; both are
+ * asserted (I2, I3). An acknowledgement reaches the primary at once. That is
+ * the worst case: whoever is told later is told no more, and what was told
+ * earlier must be kept for longer.
  *
- * Chosen by -D, see README.md: the level, MEM2, MEM3 or DISK2; NODES, EPOCHS,
- * APPENDS, LOSSES (memory lost) and RESTARTS (memory kept) at most; RECYCLE; and
- * at most one rule that is left out, WITHOUT_name, or one goal, GOAL_name.
+ * Chosen by -D, see README.md: the level, MEM2, MEM3 or DISK2; NODES; EPOCHS,
+ * APPENDS, LOSSES (memory lost) and RESTARTS (memory kept) at most; RECYCLE;
+ * and one rule that is left out, WITHOUT_name, or one goal, GOAL_name.
  */
 
 #if defined(MEM3)
@@ -65,7 +64,7 @@ byte voters[EPOCHS + 1];               /* those with the incarnation it names */
 byte opened = 2;                       /* a set of epochs */
 log sealed;                            /* segments: whose record an lsn is */
 
-/* --- the petals ------------------------------------------------------------ */
+/* --- the petals ----------------------------------------------------------- */
 
 byte promised[NODES];                  /* durable, also where nothing else is */
 byte joined[NODES];                    /* where a learner has to get, and one */
@@ -79,22 +78,22 @@ log disk[NODES];
 #define ELECTORATE(e) voters[e]        /* I10 */
 #endif
 
-/* --- what the primary of an epoch knows, or its candidate ------------------ */
+/* --- what the primary of an epoch knows, or its candidate ----------------- */
 
 byte base[EPOCHS + 1] = NOWHERE;       /* lsn of EPOCH_START, NOWHERE before */
 byte replies[EPOCHS + 1];              /* FENCED, by the electorate */
 byte best[EPOCHS + 1] = NOBODY;        /* whose log: ours, once we have it */
 ends acked[EPOCHS + 1];                /* M or D, as the level counts */
 
-/* --- what clients were told, and how much may still happen ----------------- */
+/* --- what clients were told, and how much may still happen ---------------- */
 
 log told;                              /* acknowledged, or seen by a consumer */
 byte appends, losses, restarts;
 
 #ifdef RECYCLE
 /*
- * One segment at each petal, that of epoch 1, is freed and used again by a later
- * epoch. keys: whose endpoint may still write into it.
+ * One segment at each petal, that of epoch 1, is freed and used again by a
+ * later epoch. keys: whose endpoint may still write into it.
  */
 byte trimmed;                          /* lsns below are nobody's any more */
 byte keys = 6;                         /* a set of petals */
@@ -256,7 +255,7 @@ inline acknowledge(x, e)
 
 #ifdef RECYCLE
 /*
- * A new segment needs memory: the one of epoch 1, if there is nothing in it that
+ * A new segment needs memory: that of epoch 1, if there is nothing in it that
  * is needed, and nobody who may still write into it (I16).
  */
 inline place(x, e)
@@ -332,7 +331,7 @@ inline reply(x, e)
 	fi
 }
 
-/* --- the steps ------------------------------------------------------------- */
+/* --- the steps ------------------------------------------------------------ */
 
 /* The primary accepts what a producer has published. */
 inline append(x)
@@ -619,8 +618,8 @@ inline wipe(x, e)
 #endif
 
 /*
- * I5: whatever a client was told of is held by so many of those who may be asked
- * next that nobody can be elected without asking one who has it.
+ * I5: whatever a client was told of is held by so many of those who may be
+ * asked next that nobody can be elected without asking one who has it.
  */
 inline check()
 {
