@@ -27,6 +27,7 @@
 
 #define PATIENCE_NS PETAL_S(2)
 #define PORTS_MAX 16u
+#define REMOVALS 1000u
 
 /* What the keeper is told when there is nothing left to kill. */
 #define ALL_ENDED ((pid_t)-1)
@@ -83,9 +84,15 @@ static _Noreturn void keep(const struct petal_nest *nest, int fd)
 		else if (count < PETAL_NEST_CHILDREN)
 			pids[count++] = pid;
 	}
-	while (count > 0)
-		kill(-pids[--count], SIGKILL);
-	nftw(nest->dir, remove_any, 16, FTW_DEPTH | FTW_PHYS);
+	for (unsigned i = 0; i < count; i++)
+		kill(-pids[i], SIGKILL);
+	/* Who has not quite ended may still write. */
+	for (unsigned i = 0; i < REMOVALS && access(nest->dir, F_OK) == 0;
+	     i++) {
+		nftw(nest->dir, remove_any, 16, FTW_DEPTH | FTW_PHYS);
+		if (access(nest->dir, F_OK) == 0)
+			poll(NULL, 0, 10);
+	}
 	_exit(0);
 }
 

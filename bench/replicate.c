@@ -50,7 +50,7 @@ static struct replicate_system *const systems[] = {
 	&replicate_star_single,   &replicate_device,
 	&replicate_devices,       &replicate_redis,
 	&replicate_redis_aof,     &replicate_nats,
-	&replicate_etcd,
+	&replicate_etcd,          &replicate_rabbit,
 };
 
 #define SYSTEMS (sizeof(systems) / sizeof(*systems))

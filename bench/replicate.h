@@ -101,6 +101,7 @@ extern struct replicate_system replicate_redis;
 extern struct replicate_system replicate_redis_aof;
 extern struct replicate_system replicate_nats;
 extern struct replicate_system replicate_etcd;
+extern struct replicate_system replicate_rabbit;
 
 /**
  * replicate_petal_batch() - how many records ours put into one journal batch
