@@ -10,10 +10,12 @@
  * it, or at its close.
  *
  *    disk --dir DIR [--seed N] [--seeds N] [--limit STATES]
+ *    disk --dir DIR --create 1         cuts only the making of a journal
  *
  * DIR exists, and is best in memory. --limit is how many states a power cut
  * has at most. Prints one JSON line; what fails is told on stderr.
  */
+#include "tests/disk/create.h"
 #include "tests/disk/life.h"
 
 #include <inttypes.h>
@@ -424,7 +426,7 @@ static void lives_make(const char *dir)
 int main(int argc, char **argv)
 {
 	const char *dir = NULL;
-	uint64_t seed = 0, seeds = 1;
+	uint64_t seed = 0, seeds = 1, create = 0;
 
 	disk.limit = 64;
 	for (int i = 1; i + 1 < argc; i += 2) {
@@ -434,6 +436,8 @@ int main(int argc, char **argv)
 			seed = strtoull(argv[i + 1], NULL, 0);
 		else if (!strcmp(argv[i], "--seeds"))
 			seeds = strtoull(argv[i + 1], NULL, 0);
+		else if (!strcmp(argv[i], "--create"))
+			create = strtoull(argv[i + 1], NULL, 0);
 		else if (!strcmp(argv[i], "--limit"))
 			disk.limit =
 				(unsigned int)strtoul(argv[i + 1], NULL, 0);
@@ -444,9 +448,13 @@ int main(int argc, char **argv)
 		return 2;
 	/* With whoever started us. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	lives_make(dir);
-	for (uint64_t i = 0; i < seeds; i++)
-		seed_run(seed + i);
+	if (create) {
+		disk.states = create_cut(dir, &disk.failed);
+	} else {
+		lives_make(dir);
+		for (uint64_t i = 0; i < seeds; i++)
+			seed_run(seed + i);
+	}
 	printf("{\"tried\":%" PRIu64 ",\"cuts\":%" PRIu64
 	       ",\"whole_cuts\":%" PRIu64 ",\"torn\":%" PRIu64
 	       ",\"again\":%" PRIu64 ",\"failed\":%" PRIu64 "}\n",

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "fabric/journal.h"
+#include "tests/disk/create.h"
 
 enum {
 	POOL_MAX = 64,
@@ -72,8 +73,10 @@ ssize_t __wrap_pwrite(int fd, const void *from, size_t length, off_t offset)
 {
 	uint64_t at = (uint64_t)offset;
 
-	if (!turning)
+	if (!turning) {
+		create_saw_write(from, length, at);
 		return __real_pwrite(fd, from, length, offset);
+	}
 	if (at > turning->bytes || length > turning->bytes - at) {
 		errno = EFBIG;
 		return -1;
@@ -86,7 +89,10 @@ ssize_t __wrap_pwrite(int fd, const void *from, size_t length, off_t offset)
 
 int __wrap_fsync(int fd)
 {
-	return turning ? 0 : __real_fsync(fd);
+	if (turning)
+		return 0;
+	create_saw_sync(fd);
+	return __real_fsync(fd);
 }
 
 void *__wrap_mmap(void *at, size_t length, int protection, int flags, int fd,

@@ -13,7 +13,7 @@ HOSTILE_LINK = ["-fsanitize=address,undefined"]
 DISK = ("disk", "corrupt")
 # All that reaches the file, or takes memory for it, goes through platter.c.
 DISK_LINK = ["-Wl,--wrap=pread,--wrap=pwrite,--wrap=fsync",
-             "-Wl,--wrap=mmap,--wrap=munmap", "-lsodium"]
+             "-Wl,--wrap=mmap,--wrap=munmap,--wrap=renameat", "-lsodium"]
 
 
 def library(root):
@@ -29,13 +29,15 @@ def hostile(root):
 
 
 def journal(root):
-    """The journal without an engine, and the disk that takes its place."""
+    """The journal without an engine."""
     engines = ("journal_posix.c", "journal_uring.c")
-    paths = [*root.glob("fabric/journal*.c"), root / "fabric/seal.c",
-             root / "shm/crc32c.c", root / "shm/error.c",
-             *root.glob("tests/disk/*.c")]
-    return sorted(str(path.relative_to(root)) for path in paths
+    return sorted(str(path.relative_to(root))
+                  for path in root.glob("fabric/journal*.c")
                   if path.name not in engines)
+
+
+def journal_posix(root):
+    return [*journal(root), "fabric/journal_posix.c"]
 
 
 def dependencies(target):
@@ -79,9 +81,12 @@ def program(place, name, cc, made, link=()):
 
 
 def disk(root, name):
-    """The sources of a program of tests/disk: all, but the other program."""
-    others = [f"tests/disk/{other}.c" for other in DISK if other != name]
-    return [path for path in journal(root) if path not in others]
+    """A program of tests/disk: the journal, and a disk of its own."""
+    own = sorted(str(path.relative_to(root))
+                 for path in root.glob("tests/disk/*.c")
+                 if path.stem == name or path.stem not in DISK)
+    return [*journal(root), "fabric/seal.c", "shm/crc32c.c", "shm/error.c",
+            *own]
 
 
 def memory():

@@ -11,6 +11,7 @@
  *    journal_test OTHER         and journals written by the program OTHER,
  *                               this test with the other engine
  *    journal_test --write DIR   only write such a journal (--check: read it)
+ *    journal_test --only TESTS  those of this name, in which * is any text
  *
  * Harder: PETAL_TEST_ROUNDS=20 multiplies the random tests, PETAL_TEST_SEED=n
  * takes them elsewhere. TMPDIR chooses the file system.
@@ -23,12 +24,16 @@
 #include <signal.h>
 #include <stdatomic.h>
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "fabric/journal.h"
@@ -1664,6 +1669,118 @@ static void expect_frozen(struct fixture *f, void (*body)(struct fixture *))
 	reopen_expect(f, 0);
 }
 
+/*
+ * The same with errors of the disk: the third batch is refused, and the journal
+ * says why to its statistics, and -PETAL_EDISK to all others.
+ */
+static void failing_append(struct fixture *f, int why)
+{
+	struct petal_journal_done done;
+
+	child_assert(append(f, &f->rings[0], 5000) == 0);
+	child_poll(f, &done, 1);
+	child_assert(done.status == -PETAL_EDISK);
+	child_assert(stats(f).frozen);
+	child_assert(stats(f).frozen_status == why);
+	for (unsigned int i = 0; i < RINGS; i++)
+		child_assert(append(f, &f->rings[i], 64) == -PETAL_EDISK);
+	child_assert(petal_journal_trim(f->journal, f->rings[0].id, 5000) == 0);
+	child_assert(petal_journal_poll(f->journal, &done, 1) == 0);
+	petal_journal_close(f->journal);
+}
+
+static void two_good_ones(struct fixture *f)
+{
+	struct petal_journal_done done;
+
+	child_assert_ok(petal_journal_open(&f->options, &f->journal));
+	child_assert(replay(f) == 0);
+	rings_attach(f);
+	for (unsigned int i = 0; i < 2; i++) {
+		child_assert(append(f, &f->rings[0], 5000) == 0);
+		child_poll(f, &done, 1);
+		child_assert(done.status == 0);
+	}
+}
+
+/* From now on, the kernel answers these calls with EIO. */
+static void calls_fail(const unsigned int *calls, unsigned int count)
+{
+	struct sock_filter filter[16] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+	};
+	struct sock_fprog program = { .filter = filter };
+	unsigned int at = 1;
+
+	for (unsigned int i = 0; i < count; i++) {
+		filter[at++] = (struct sock_filter)BPF_JUMP(
+			BPF_JMP | BPF_JEQ | BPF_K, calls[i], 0, 1);
+		filter[at++] = (struct sock_filter)BPF_STMT(
+			BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EIO);
+	}
+	filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K,
+						    SECCOMP_RET_ALLOW);
+	program.len = (unsigned short)at;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		_exit(PETAL_TEST_SKIPPED);
+}
+
+static void failing_write_eio(struct fixture *f)
+{
+	static const unsigned int calls[] = { SYS_pwritev, SYS_io_uring_enter };
+
+	two_good_ones(f);
+	calls_fail(calls, 2);
+	failing_append(f, -EIO);
+}
+
+static void failing_flush_eio(struct fixture *f)
+{
+	static const unsigned int calls[] = { SYS_fdatasync,
+					      SYS_io_uring_enter };
+
+	two_good_ones(f);
+	calls_fail(calls, 2);
+	failing_append(f, -EIO);
+}
+
+/* Holes in the file, and no room to fill them. */
+static void failing_enospc(struct fixture *f)
+{
+	char *path = path_of(f->dir, "journal.0");
+	char *filler = path_of(f->dir, "filler");
+	static const uint8_t bytes[BLOCK];
+	int fd, filler_fd;
+
+	if (unshare(CLONE_NEWNS) ||
+	    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("petal", f->dir, "tmpfs", 0, "size=2m"))
+		_exit(PETAL_TEST_SKIPPED);
+	two_good_ones(f);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	filler_fd = open(filler, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	child_assert(fd >= 0 && filler_fd >= 0);
+	child_assert(!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				AREA_OFFSET + 64 * BLOCK, 64 * BLOCK));
+	child_assert(!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				AREA_OFFSET + 4 * BLOCK, 4 * BLOCK));
+	while (write(filler_fd, bytes, BLOCK) == BLOCK)
+		;
+	child_assert(errno == ENOSPC);
+	failing_append(f, -ENOSPC);
+	close(fd);
+	close(filler_fd);
+	free(path);
+	free(filler);
+}
+
+static void append__full_disk_freezes_the_journal(void **state)
+{
+	in_child(failing_enospc, *state);
+}
+
 static void append__refused_write_freezes_the_journal(void **state)
 {
 	expect_frozen(*state, failing_refused);
@@ -1672,6 +1789,30 @@ static void append__refused_write_freezes_the_journal(void **state)
 static void append__short_write_freezes_the_journal(void **state)
 {
 	expect_frozen(*state, failing_short);
+}
+
+static void append__io_error_freezes_the_journal(void **state)
+{
+	expect_frozen(*state, failing_write_eio);
+}
+
+/* The batch may be there, but nobody was told so. */
+static void append__failed_flush_freezes_the_journal(void **state)
+{
+	struct fixture *f = *state;
+
+	open_expect(f, 0);
+	journal_close(f);
+	in_child(failing_flush_eio, f);
+	for (unsigned int i = 0; i < 3; i++) {
+		f->history[f->history_count++] = range_next(&f->rings[0], 5000);
+		f->rings[0].pos += 5000;
+		f->rings[0].lsn += 4;
+	}
+	assert_ok(petal_journal_open(&f->options, &f->journal));
+	assert_ok(replay(f));
+	assert_false(f->visit_bad);
+	assert_true(f->visited >= 2);
 }
 
 static void locked_memory(struct fixture *f)
@@ -2011,6 +2152,9 @@ int main(int argc, char **argv)
 			open__beyond_the_limit_of_file_size_is_refused),
 		journal_unit_test(append__refused_write_freezes_the_journal),
 		journal_unit_test(append__short_write_freezes_the_journal),
+		journal_unit_test(append__io_error_freezes_the_journal),
+		journal_unit_test(append__failed_flush_freezes_the_journal),
+		journal_unit_test(append__full_disk_freezes_the_journal),
 		journal_unit_test(
 			attach__without_locked_memory_works_unregistered),
 		journal_unit_test(replay__after_kill_9_has_all_that_was_done),
@@ -2018,7 +2162,9 @@ int main(int argc, char **argv)
 		journal_unit_test(append__writes_what_the_other_engine_reads),
 	};
 
-	if (argc == 3)
+	if (argc == 3 && !strcmp(argv[1], "--only"))
+		cmocka_set_test_filter(argv[2]);
+	else if (argc == 3)
 		return serve(argv[1], argv[2]);
 	if (argc == 2)
 		other_program = argv[1];
