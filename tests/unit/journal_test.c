@@ -1791,6 +1791,42 @@ static void append__short_write_freezes_the_journal(void **state)
 	expect_frozen(*state, failing_short);
 }
 
+static void failing_note(struct fixture *f)
+{
+	static const unsigned int calls[] = { SYS_pwritev, SYS_io_uring_enter };
+
+	child_assert_ok(petal_journal_open(&f->options, &f->journal));
+	calls_fail(calls, 2);
+	child_assert_ok(replay(f));
+	child_assert(f->visited == 1 && !f->visit_bad);
+	child_assert(stats(f).frozen && stats(f).frozen_status == -EIO);
+	rings_attach(f);
+	child_assert(append(f, &f->rings[0], 64) == -PETAL_EDISK);
+	petal_journal_close(f->journal);
+}
+
+/* What replay drops is read nevertheless, and nothing is written any more. */
+static void replay__note_that_fails_freezes_the_journal(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *image;
+
+	open_expect(f, 0);
+	append_done(f, &f->rings[0], 5000);
+	append_done(f, &f->rings[1], 5000);
+	image = image_take(f);
+	journal_close(f);
+	image[batch_offset(f, image, 1) + 300] ^= 1;
+	image_put(f, image);
+	free(image);
+	f->history_count = 1;
+	in_child(failing_note, f);
+	open_expect(f, 0);
+	assert_int_equal(f->visited, 1);
+	append_done(f, &f->rings[1], 100);
+	reopen_expect(f, 0);
+}
+
 static void append__io_error_freezes_the_journal(void **state)
 {
 	expect_frozen(*state, failing_write_eio);
@@ -2152,6 +2188,7 @@ int main(int argc, char **argv)
 			open__beyond_the_limit_of_file_size_is_refused),
 		journal_unit_test(append__refused_write_freezes_the_journal),
 		journal_unit_test(append__short_write_freezes_the_journal),
+		journal_unit_test(replay__note_that_fails_freezes_the_journal),
 		journal_unit_test(append__io_error_freezes_the_journal),
 		journal_unit_test(append__failed_flush_freezes_the_journal),
 		journal_unit_test(append__full_disk_freezes_the_journal),
