@@ -39,6 +39,8 @@ enum {
 	ACTS_MAX = 40,
 	/* One state in so many lives on, by how many have died before. */
 	DEEP_SHARE = 60,
+	/* More of them if something was dropped that could come back. */
+	DROPPED_SHARE = 12,
 	/* And has so many fewer states itself. */
 	DEEP_LIMIT_SHARE = 8,
 	TORN_SHARE = 4,
@@ -100,15 +102,25 @@ static void failure(const struct life *life, const char *why, int err)
 		life->count, life->acked, life->visited, life->first);
 }
 
+static void chain_own(struct life *life)
+{
+	unsigned int depth = depth_of(life);
+
+	memcpy(disk.own_chain[depth], life->chain,
+	       life->count * sizeof(*life->chain));
+	life->chain = disk.own_chain[depth];
+}
+
 static void live(struct life *life)
 {
 	struct life_batch dropped[DROPPED_MAX];
 	unsigned int count, acts;
 
 	disk.again++;
+	chain_own(life);
 	life_go_on(life, dropped, DROPPED_MAX, &count);
 	/* A peer may send the same again, or a producer something else. */
-	if (chance(3)) {
+	if (chance(4)) {
 		for (unsigned int i = 0; i < count; i++) {
 			if (life_retry(life, &dropped[i]))
 				break;
@@ -123,19 +135,18 @@ static void live(struct life *life)
 		life_end(life, false);
 }
 
-static void chain_own(struct life *life)
+static bool goes_deep(const struct life *life, uint64_t share)
 {
 	unsigned int depth = depth_of(life);
 
-	memcpy(disk.own_chain[depth], life->chain,
-	       life->count * sizeof(*life->chain));
-	life->chain = disk.own_chain[depth];
+	return depth + 2 < LIVES && chance(share << (2 * depth)) == 0;
 }
 
 /* The file of @next is as a crash of @life may leave it: is that enough? */
-static void examine(const struct life *life, struct life *next, bool deep)
+static void examine(const struct life *life, struct life *next)
 {
 	unsigned int depth = depth_of(next);
+	bool deep = goes_deep(life, DEEP_SHARE);
 	const char *why;
 	int err;
 
@@ -146,10 +157,12 @@ static void examine(const struct life *life, struct life *next, bool deep)
 	next->version = life->version;
 	next->style = life->style;
 	memcpy(next->rings, life->rings, sizeof(next->rings));
-	if (deep)
-		chain_own(next);
+	/* Replay may write, too, and be cut off. */
 	disk.exploring[depth] = deep;
 	why = life_open(next, &err);
+	if (!why && !deep && next->journal->stats.dropped_batches)
+		deep = goes_deep(life, DROPPED_SHARE);
+	disk.exploring[depth] = deep;
 	if (why)
 		failure(next, why, err);
 	else if (deep)
@@ -277,13 +290,6 @@ static void state_revert(const struct life *life, struct life *next,
 		       life->map + sectors[i].offset, SECTOR);
 }
 
-static bool goes_deep(const struct life *life)
-{
-	unsigned int depth = depth_of(life);
-
-	return depth + 2 < LIVES && chance(DEEP_SHARE << (2 * depth)) == 0;
-}
-
 /* @torn is which sector of the chosen to tear, or UINT_MAX. */
 static void state_try(struct life *life, unsigned int count, unsigned int torn)
 {
@@ -298,7 +304,7 @@ static void state_try(struct life *life, unsigned int count, unsigned int torn)
 	}
 	if (torn < count)
 		sector_tear(next, &sectors[torn]);
-	examine(life, next, goes_deep(life));
+	examine(life, next);
 	state_revert(life, next, count);
 }
 

@@ -151,7 +151,8 @@ void life_style_random(struct life_style *style)
 	*style = kinds[chance(sizeof(kinds) / sizeof(kinds[0]))];
 	style->rings = 1 + (unsigned int)chance(LIFE_RINGS);
 	style->flying_max = 1 + (unsigned int)chance(3);
-	style->trim_share = 2 + (unsigned int)chance(6);
+	/* Now and then, or when the file is full. */
+	style->trim_share = chance(3) ? 2 + (unsigned int)chance(6) : 1000;
 	style->detaches = chance(4) == 0;
 	style->fails = chance(4) == 0;
 }
