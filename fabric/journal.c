@@ -20,7 +20,8 @@
  * is broken, at a batch that no header calls durable, it starts again below.
  * What it passes over in this way (a whole batch behind a torn one) stays in
  * the file, below a note by which replay ends, and has a sequence that is never
- * used again and nobody's header refers to. The disk forgets or changes what was durable: replay stops.
+ * used again and nobody's header refers to. The disk forgets or changes what
+ * was durable: replay stops.
  */
 
 #include <errno.h>

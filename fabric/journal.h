@@ -44,9 +44,9 @@
  *
  * Hence replay has three answers for a batch that cannot be read, and never
  * guesses: nobody ever said it was durable, so it was torn by a crash, and it
- * is dropped and counted with what followed it, for good; a later batch said it was
- * durable, so it is damage, and replay says where; or the oldest batch still
- * needed lies behind it, so it is an older lap and nobody misses it.
+ * is dropped and counted with what followed it, for good; a later batch said it
+ * was durable, so it is damage, and replay says where; or the oldest batch
+ * still needed lies behind it, so it is an older lap and nobody misses it.
  *
  * Who may run together: nothing. All calls, open and close included, come from
  * one thread, which io_uring holds us to. Different journals are independent.

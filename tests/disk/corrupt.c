@@ -441,7 +441,7 @@ static void class_try(enum class class, enum kind kind, uint64_t faults)
 	char what[64];
 	struct place place;
 
-	/* One of four copies; and a block that nobody needs is nobody's loss. */
+	/* One of four copies, or a block that nobody needs: no loss. */
 	if (kind != KIND_MISDIRECT && kind != KIND_ZERO &&
 	    (class == CLASS_SUPERBLOCK || class == CLASS_OLD_LAP))
 		allowed = 1u << OUTCOME_SERVED | 1u << OUTCOME_REPAIRED;
