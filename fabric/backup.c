@@ -97,6 +97,18 @@ static unsigned advance(struct petal_backup *b, uint64_t to_pos, unsigned most,
 	return count;
 }
 
+/*
+ * Records of a log that was not continued would follow on those of the one that
+ * was: they are as whole as any.
+ */
+static void clear_from(struct petal_backup *b, uint64_t pos, uint64_t end)
+{
+	uint64_t run = petal_log_run(b->log, pos, end);
+
+	memset(petal_log_at(b->log, pos), 0, run);
+	memset(b->log->data, 0, end - pos - run);
+}
+
 int petal_backup_restore(struct petal_backup *b,
 			 const struct petal_record_cursor *from,
 			 const void *bytes, uint64_t length, uint64_t trim_pos)
@@ -118,6 +130,7 @@ int petal_backup_restore(struct petal_backup *b,
 		b->cursor = begin_at(from, bytes);
 	put_bytes(b, from->pos, bytes, length);
 	count = advance(b, end, UINT32_MAX, &outcome);
+	clear_from(b, b->cursor.pos, end);
 	if (anew && count == 0)
 		b->cursor = before;
 	b->journaled_to = b->cursor;
@@ -144,19 +157,23 @@ void petal_backup_seed(struct petal_backup *b, const struct petal_recovery *r)
 	b->sessions = *r->sessions;
 }
 
-void petal_backup_start(struct petal_backup *b,
-			const struct petal_record_cursor *start,
-			uint64_t whole_pos,
-			const struct petal_sessions *sessions)
+int petal_backup_start(struct petal_backup *b,
+		       const struct petal_record_cursor *start,
+		       uint64_t whole_pos,
+		       const struct petal_sessions *sessions)
 {
 	bool goes_on = start->pos == b->cursor.pos &&
 		       start->crc == b->cursor.crc;
+	bool again = !goes_on && b->cursor.lsn != 0;
 
+	if (again)
+		clear_from(b, 0, b->log->geometry.data_bytes);
 	if (!goes_on) {
 		b->journaled_to = *start;
 		b->disk_pos = start->pos;
 		b->trim_pos = start->pos;
 		b->journal_stale = b->journal_busy;
+		b->whole = false;
 	}
 	/* What they say beyond our log is true when we have that too. */
 	if (sessions != NULL) {
@@ -164,14 +181,13 @@ void petal_backup_start(struct petal_backup *b,
 		b->exact = false;
 		b->whole = false;
 	}
-	if (!goes_on)
-		b->whole = false;
 	if (!b->whole)
 		b->whole_pos = whole_pos;
 	b->cursor = *start;
 	b->told = false;
-	b->started = true;
-	b->counts.starts++;
+	b->started = !again;
+	b->counts.starts += !again;
+	return again;
 }
 
 void petal_backup_stop(struct petal_backup *b)

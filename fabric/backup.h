@@ -107,14 +107,17 @@ void petal_backup_seed(struct petal_backup *backup,
  * @whole_pos: the log is whole from there on
  * @sessions: the primary's, of the log up to @whole_pos; NULL: ours are exact
  *
- * The primary may write into our memory from the moment it says so. Offer the
- * log only while no batch is in flight (journal_busy), for its bytes are read
- * from there.
+ * The primary may write into our memory from the moment it says so, if the log
+ * goes on where ours ends, or ours is empty. Offer the log only while no batch is
+ * in flight (journal_busy), for its bytes are read from there.
+ *
+ * Return: 0; 1 when ours was another log: it is cleared now, and has to be
+ * offered again before anything comes.
  */
-void petal_backup_start(struct petal_backup *backup,
-			const struct petal_record_cursor *start,
-			uint64_t whole_pos,
-			const struct petal_sessions *sessions);
+int petal_backup_start(struct petal_backup *backup,
+		       const struct petal_record_cursor *start,
+		       uint64_t whole_pos,
+		       const struct petal_sessions *sessions);
 
 /**
  * petal_backup_stop() - the primary is gone; nothing is acknowledged any more

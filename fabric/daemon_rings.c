@@ -169,6 +169,11 @@ static void port_admit(void *self, unsigned member)
 	json_t *object;
 	char *text;
 
+	/* The epoch is opened first: two swaps at a time would collide. */
+	if (config.recovering) {
+		ring->primary.members[member].asked = false;
+		return;
+	}
 	strcpy(config.incs[member], d->peers[config.members[member]].inc);
 	snprintf(key, sizeof(key), PETAL_RING_CONFIG_PREFIX "%s", config.name);
 	object = petal_ring_config_json(&config);
@@ -271,7 +276,8 @@ void daemon_rings_offered(struct daemon *d, uint32_t peer,
 		d->counts.bad_messages++;
 		return;
 	}
-	if (ring->primary.members[i].attached)
+	if (ring->primary.members[i].attached &&
+	    !ring->primary.members[i].waiting)
 		return; /* it offered itself again before our START came */
 	ring->members[i].data = offer->keys.data;
 	ring->members[i].lines = offer->keys.lines;
@@ -290,6 +296,7 @@ void daemon_rings_started(struct daemon *d, uint32_t peer,
 	int i;
 
 	if (ring == NULL || ring->role != DAEMON_BACKUP ||
+	    ring->backup.started || ring->backup.fenced ||
 	    ring->config.epoch != start->epoch ||
 	    ring->config.primary != peer || start->lines.bytes < LINES_BYTES ||
 	    start->start.pos % PETAL_RECORD_ALIGN != 0)
@@ -297,8 +304,9 @@ void daemon_rings_started(struct daemon *d, uint32_t peer,
 	i = petal_ring_config_member(&ring->config, peer);
 	ring->members[i].lines = start->lines;
 	ring->members[i].keyed = true;
-	petal_backup_start(&ring->backup, &start->start, start->whole_pos,
-			   start->exact ? NULL : &start->sessions);
+	if (petal_backup_start(&ring->backup, &start->start, start->whole_pos,
+			       start->exact ? NULL : &start->sessions) == 1)
+		ring->offer_ns = 0;
 }
 
 bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id,

@@ -92,19 +92,20 @@ void petal_failover_fenced(struct petal_failover *f, unsigned member,
 
 int petal_failover_best(const struct petal_failover *f)
 {
-	unsigned best = f->self, count = 0;
+	unsigned count = 0;
+	int best = -EAGAIN;
 
-	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+	for (unsigned n = 0; n < PETAL_LOG_MEMBERS; n++) {
+		/* Ours first, so that it stays if no other is better. */
+		unsigned i = (f->self + n) % PETAL_LOG_MEMBERS;
 		const struct petal_failover_member *member = &f->members[i];
 
 		if (!member->answered || !member->counts)
 			continue;
 		count++;
-		if (petal_failover_better(&member->end, &f->members[best].end))
-			best = i;
+		if (best < 0 ||
+		    petal_failover_better(&member->end, &f->members[best].end))
+			best = (int)i;
 	}
-	if (count < PETAL_FAILOVER_QUORUM || !f->members[f->self].answered ||
-	    !f->members[f->self].counts)
-		return -EAGAIN;
-	return (int)best;
+	return count < PETAL_FAILOVER_QUORUM ? -EAGAIN : best;
 }

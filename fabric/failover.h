@@ -126,8 +126,8 @@ void petal_failover_fenced(struct petal_failover *failover, unsigned member,
 /**
  * petal_failover_best() - whose log it is
  *
- * Return: a member, ours if no other is better; -EAGAIN while fewer than two
- * answers count, ours among them.
+ * Return: a member, ourselves if ours counts and no other is better; -EAGAIN
+ * while fewer than two answers count.
  */
 int petal_failover_best(const struct petal_failover *failover);
 

@@ -66,10 +66,11 @@ struct petal_primary_port {
 };
 
 struct petal_primary_member {
-	bool attached;    /* connected, and told where to start */
-	bool voter;       /* its incarnation is the configuration's (I10) */
-	bool whole;       /* has had all that was accepted as it joined */
-	bool asked;       /* admit was called */
+	bool attached; /* connected, and told where to start */
+	bool waiting; /* for it to clear its memory, and to offer itself again */
+	bool voter;   /* its incarnation is the configuration's (I10) */
+	bool whole;   /* has had all that was accepted as it joined */
+	bool asked;   /* admit was called */
 	bool disk_failed; /* its journal is frozen: nothing waits for it */
 	unsigned writes;  /* in flight */
 	uint64_t sent_pos;
@@ -231,7 +232,9 @@ void petal_primary_bury(struct petal_primary *primary, uint32_t owner);
  * @ret_exact: its sessions may stay; else it has to be given ours with the start
  *
  * When what it holds is a prefix of what we retain it goes on from there,
- * otherwise from the head: everything before that is done.
+ * otherwise from the head: everything before that is done. In its memory there
+ * may then lie records that were ours never, and that would follow ours all the
+ * same; so it has to clear it and to offer itself again, before we send.
  */
 void petal_primary_join(struct petal_primary *primary, unsigned member,
 			const struct petal_record_cursor *theirs, bool voter,

@@ -92,7 +92,8 @@ static void send_to(struct petal_primary *p, unsigned i)
 {
 	struct petal_primary_member *member = &p->members[i];
 
-	while (member->attached && member->writes < WRITES_MAX &&
+	while (member->attached && !member->waiting &&
+	       member->writes < WRITES_MAX &&
 	       member->sent_pos < p->accepted.pos) {
 		struct piece piece = next_piece(p, member);
 
@@ -178,6 +179,7 @@ void petal_primary_join(struct petal_primary *p, unsigned i,
 
 	p->members[i] = (struct petal_primary_member){
 		.attached = true,
+		.waiting = !goes_on && theirs->lsn != 0,
 		.voter = voter,
 		/* So long as it lacks anything, its older log speaks for it. */
 		.whole = p->members[i].whole && voter && goes_on && exact,

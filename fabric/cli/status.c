@@ -100,7 +100,8 @@ static bool ring_is_whole(const json_t *ring)
 		if (strcmp(text(member, "state"), "away") == 0)
 			return false;
 	}
-	return strcmp(text(ring, "role"), "lost") != 0;
+	return strcmp(text(ring, "role"), "lost") != 0 &&
+	       strcmp(text(ring, "state"), "recovering") != 0;
 }
 
 /* The exit code, whatever the shape of the answer: 1 when something is wrong. */
@@ -197,8 +198,10 @@ static const char *role_words(const char *role)
 		return "we are its primary";
 	if (strcmp(role, "backup") == 0)
 		return "we are a backup";
+	if (strcmp(role, "heir") == 0)
+		return "its primary was lost, and we are to follow";
 	if (strcmp(role, "lost") == 0)
-		return "CLOSED, for we are its primary and lost its memory";
+		return "CLOSED, for its primary was here and lost its memory";
 	return "we keep no copy";
 }
 

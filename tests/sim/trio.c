@@ -325,25 +325,32 @@ void trio_close(struct trio *t)
 
 /* ---- links ---- */
 
-bool trio_link(struct trio *t, unsigned i)
+static void offer(struct trio *t, unsigned i)
 {
 	struct trio_member *member = &t->members[i];
-	struct trio_flight *flight;
 	struct petal_record_cursor start;
+	struct trio_flight *flight;
 	bool exact;
 
-	if (member->linked || t->disks[i].busy)
-		return false;
 	petal_primary_join(&t->primary, i, &member->backup.cursor,
 			   member->votes_as == member->inc,
 			   member->backup.exact, &start, &exact);
-	member->linked = true;
 	flight = flight_add(t, TRIO_START, i);
 	assert_non_null(flight);
 	flight->start = start;
 	flight->whole_pos = t->primary.members[i].joined_pos;
 	flight->exact = exact;
 	flight->sessions = t->primary.sessions;
+}
+
+bool trio_link(struct trio *t, unsigned i)
+{
+	struct trio_member *member = &t->members[i];
+
+	if (member->linked || t->disks[i].busy)
+		return false;
+	member->linked = true;
+	offer(t, i);
 	return true;
 }
 
@@ -546,9 +553,11 @@ void trio_complete(struct trio *t, struct trio_flight *flight)
 		}
 		break;
 	case TRIO_START:
-		petal_backup_start(&t->members[flight->member].backup,
-				   &flight->start, flight->whole_pos,
-				   flight->exact ? NULL : &flight->sessions);
+		if (petal_backup_start(&t->members[flight->member].backup,
+				       &flight->start, flight->whole_pos,
+				       flight->exact ? NULL
+						     : &flight->sessions) == 1)
+			offer(t, flight->member);
 		break;
 	case TRIO_ADMIT:
 		admitted(t, flight);
