@@ -16,7 +16,7 @@
 static void history__loses_nothing_and_doubles_nothing(void **state)
 {
 	const char *only = getenv("PETAL_TEST_SEED");
-	uint64_t seeds = petal_test_rounds(40);
+	uint64_t seeds = petal_test_rounds(100);
 	struct heirs_counts c = { 0 };
 
 	(void)state;
