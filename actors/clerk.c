@@ -34,6 +34,20 @@ int petal_clerk_init(struct petal_clerk *clerk,
 	return 0;
 }
 
+int petal_clerk_move(struct petal_clerk *clerk, void *port_self)
+{
+	int err = clerk->options.port->own(port_self, clerk->options.queue);
+
+	if (err < 0)
+		return err;
+	clerk->options.port_self = port_self;
+	/* Places are counted anew, and what we remember is in the first ones. */
+	for (unsigned i = 0; i < clerk->seen_count; i++)
+		clerk->seen[i].ordinal = 0;
+	petal_batch_clear(&clerk->batch);
+	return 0;
+}
+
 /* What was applied and may come again. */
 
 static struct petal_clerk_seen *find(struct petal_clerk *clerk,

@@ -104,14 +104,25 @@ struct petal_clerk {
  * petal_clerk_init() - become the owner of a queue
  * @options: copied
  *
- * The ownership ends with the port, not with the clerk. A clerk is for one
- * port: places in a queue mean nothing to the next one.
+ * The ownership ends with the port, not with the clerk.
  *
  * Return: 0; -EINVAL for options out of range; -EBUSY when the queue has
  * another owner; else what the port said.
  */
 int petal_clerk_init(struct petal_clerk *clerk,
 		     const struct petal_clerk_options *options);
+
+/**
+ * petal_clerk_move() - go on at another port, which has the same queue
+ * @port_self: of the same operations
+ *
+ * For a queue that was found elsewhere when its keeper was lost. What was
+ * applied and not answered with done may come again there, by the same lsn and
+ * index; it is still known.
+ *
+ * Return: 0; -EBUSY when the queue has another owner; else what the port said.
+ */
+int petal_clerk_move(struct petal_clerk *clerk, void *port_self);
 
 /**
  * petal_clerk_turn() - one batch

@@ -21,8 +21,9 @@ static_assert(PETAL_BATCH_MAX <= PETAL_TXN_ACKS_MAX &&
 
 /* How long a waiter sleeps before it asks whether the node still lives. */
 #define ALIVE_NS PETAL_MS(10)
-/* How long to wait before all nodes are asked again who the primary is. */
-#define FIND_NS PETAL_MS(2)
+/* How long to wait before all nodes are asked again, at first and at last. */
+#define FIND_NS PETAL_MS(1)
+#define FIND_MAX_NS PETAL_MS(20)
 
 static int mapped(struct petal_ring *ring, json_t *answer, int segment_fd)
 {
@@ -112,6 +113,8 @@ int petal_ring_find(const char *const *dirs, unsigned dir_count,
 		if (petal_clock_now_ns() >= deadline_ns)
 			return -ETIMEDOUT;
 		nanosleep(&pause, NULL);
+		if (pause.tv_nsec < (long)FIND_MAX_NS)
+			pause.tv_nsec += pause.tv_nsec / 4;
 	}
 }
 

@@ -80,7 +80,7 @@ struct demo_petal {
 };
 
 struct demo_kill {
-	const char *what; /* "worker" or "petal" */
+	const char *what; /* "worker", "petal" or "primary petal" */
 	const char *name; /* of the petal */
 	pid_t pid;
 	uint64_t at_results; /* how many results there were */
@@ -107,7 +107,7 @@ struct demo {
 	char petald[PATH_MAX]; /* and the daemon that belongs to it */
 	struct petal_supervisor *petals_supervisor;
 	struct demo_petal petals[DEMO_PETALS];
-	struct petal_node node; /* of the primary */
+	struct petal_node node; /* of the primary, whichever that is */
 	struct petal_ring ring;
 	bool attached;
 	bool opened;
@@ -125,10 +125,15 @@ struct demo {
 	char census_path[PATH_MAX];
 	/* What it came to. */
 	json_t *census;
-	struct demo_kill kills[2];
+	struct demo_kill kills[3];
 	unsigned kill_count;
 	bool worker_killed;
 	bool petal_killed;
+	bool petal_missed; /* and the others have noticed */
+	bool primary_killed;
+	uint64_t failover_ns; /* from that kill to the ring's next opening */
+	/* Of the primaries before this one. */
+	struct petal_queue_counts before[2];
 	uint64_t redelivered;
 	uint64_t stale;
 	uint64_t result_records;
@@ -165,6 +170,7 @@ void demo_dir_close(struct demo *demo);
 int demo_petals_open(struct demo *demo);
 int demo_petals_poll(struct demo *demo); /* one that ends is started again */
 int demo_petals_whole(struct demo *demo, bool *ret_whole);
+int demo_petals_follow(struct demo *demo); /* the primary was lost */
 void demo_petals_close(struct demo *demo);
 
 int demo_job_run(struct demo *demo);

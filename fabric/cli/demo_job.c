@@ -2,7 +2,9 @@
 /*
  * The source is given credit: half of the records at first, the rest when the
  * kills have happened, so that they happen in the middle whatever the machine's
- * speed. A worker is killed while it holds a lease, and that is made sure of: it
+ * speed. The primary petal is killed when the petal that was killed before is
+ * back in: level mem2 survives one at a time. With it go all workers; the source
+ * and the clerk, which have something to remember, find the next primary. A worker is killed while it holds a lease, and that is made sure of: it
  * is asked (SIGUSR1) to stop itself in the middle of its next message, and when
  * it stands there, and the queue's own table says that it has a lease, it gets
  * SIGKILL.
@@ -56,7 +58,7 @@ static int start(struct demo *demo, const char *name, const char *const *args,
 
 static int start_source(struct demo *demo)
 {
-	const char *args[] = { demo->petals[0].dir, demo->input.path,
+	const char *args[] = { demo->dir, demo->input.path,
 			       petal_level_name(demo->options.level), NULL };
 	struct petal_supervisor_pass pass = { .to = STDIN_FILENO };
 	int ends[2], err;
@@ -74,7 +76,7 @@ static int start_source(struct demo *demo)
 static int start_keeper(struct demo *demo)
 {
 	char count[16];
-	const char *args[] = { demo->petals[0].dir, count,
+	const char *args[] = { demo->dir, count,
 			       petal_level_name(demo->options.level), NULL };
 	struct petal_supervisor_pass pass = { .to = 3 };
 	int ends[2], err;
@@ -92,7 +94,7 @@ static int start_keeper(struct demo *demo)
 
 static int start_clerk(struct demo *demo)
 {
-	const char *args[] = { demo->petals[0].dir, demo->census_path,
+	const char *args[] = { demo->dir, demo->census_path,
 			       petal_level_name(demo->options.level), NULL };
 
 	snprintf(demo->census_path, sizeof(demo->census_path), "%.*s/census",
@@ -261,6 +263,56 @@ static int kill_petal(struct demo *demo, uint64_t results)
 	return 0;
 }
 
+/* What the tables of a lost primary counted is still there to be read. */
+static void keep_counts(struct demo *demo)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct petal_queue_counts counts;
+
+		petal_queue_counts(&demo->ring.log.queues[i], &counts);
+		demo->before[i].enqueued += counts.enqueued;
+		demo->before[i].done += counts.done;
+		demo->before[i].redelivered += counts.redelivered;
+		demo->before[i].stale += counts.stale;
+	}
+}
+
+/* With all its processes but the two that remember. */
+static int kill_primary(struct demo *demo, uint64_t results)
+{
+	struct demo_petal *petal = &demo->petals[demo->node.id - 1];
+	uint64_t begin_ns = petal_clock_now_ns();
+
+	note_kill(demo, "primary petal", petal->name, petal->pid, results);
+	demo->primary_killed = true;
+	if (petal_supervisor_signal(demo->petals_supervisor, petal->child,
+				    SIGKILL) < 0)
+		return demo_fail(demo, "cannot kill petal '%s'", petal->name);
+	for (uint32_t owner = 1; owner < PETAL_LOG_OWNERS; owner++) {
+		if (demo->workers[owner] != 0)
+			send_signal(demo->workers[owner], SIGKILL);
+		demo->workers[owner] = 0;
+	}
+	keep_counts(demo);
+	if (demo_petals_follow(demo) < 0)
+		return -1;
+	demo->failover_ns = petal_clock_now_ns() - begin_ns;
+	return 0;
+}
+
+/* Levels below mem2 do not promise to survive that. */
+static bool may_kill_primary(struct demo *demo)
+{
+	bool whole = false;
+
+	if (!demo->petal_killed || demo->primary_killed ||
+	    demo_petals_whole(demo, &whole) < 0)
+		return false;
+	/* At first nobody may have noticed that a petal is gone. */
+	demo->petal_missed |= !whole;
+	return demo->petal_missed && whole;
+}
+
 /* After how many results: at a third and at a half of the first half. */
 static void kill_points(const struct demo *demo, uint64_t points[2])
 {
@@ -293,9 +345,15 @@ static int kill_some(struct demo *demo, const struct petal_queue_counts *in,
 	if (!demo->petal_killed && results >= points[1] &&
 	    kill_petal(demo, results) < 0)
 		return -1;
-	if (demo->worker_killed && demo->petal_killed)
+	if (demo->options.level >= PETAL_LEVEL_MEM2 && demo->worker_killed &&
+	    may_kill_primary(demo))
+		return kill_primary(demo, results);
+	if (demo->worker_killed && demo->petal_killed &&
+	    (demo->primary_killed || demo->options.level < PETAL_LEVEL_MEM2))
 		return grant(demo, demo->input.records);
-	if (in->done == demo->granted)
+	/* Something is kept for after the last kill. */
+	if (in->done >= demo->granted &&
+	    demo->granted + 2 * DEMO_CREDIT_CHUNK < demo->input.records)
 		return grant(demo, demo->granted + DEMO_CREDIT_CHUNK);
 	return 0;
 }
@@ -310,7 +368,9 @@ static void show(struct demo *demo, const struct petal_queue_counts *in,
 		      " results, %" PRIu64 " counted%s%s",
 		      in->enqueued, demo->input.records, out->enqueued,
 		      out->done, demo->worker_killed ? ", worker killed" : "",
-		      demo->petal_killed ? ", petal killed" : "");
+		      demo->primary_killed ? ", primary petal killed"
+		      : demo->petal_killed ? ", petal killed"
+					   : "");
 }
 
 static int stalled(struct demo *demo, uint64_t done, uint64_t *last_done,
@@ -330,31 +390,63 @@ static int stalled(struct demo *demo, uint64_t done, uint64_t *last_done,
 			 done);
 }
 
+static void count(const struct demo *demo, struct petal_queue_counts counts[2])
+{
+	for (unsigned i = 0; i < 2; i++) {
+		petal_queue_counts(&demo->ring.log.queues[i], &counts[i]);
+		counts[i].enqueued += demo->before[i].enqueued;
+		counts[i].done += demo->before[i].done;
+		counts[i].redelivered += demo->before[i].redelivered;
+		counts[i].stale += demo->before[i].stale;
+	}
+}
+
+/*
+ * Whether everything has been through both queues. A new primary's tables count
+ * from their own beginning, so it is not the numbers that tell.
+ */
+static bool all_is_done(const struct demo *demo)
+{
+	uint64_t tail = petal_mpsc_tail(&demo->ring.log.ring);
+
+	if (!demo->source_done ||
+	    atomic_load_explicit(&demo->ring.log.marks->dispatched_pos,
+				 memory_order_relaxed) < tail)
+		return false;
+	for (unsigned i = 0; i < 2; i++) {
+		struct petal_queue_counts counts;
+
+		petal_queue_counts(&demo->ring.log.queues[i], &counts);
+		if (counts.done != counts.enqueued)
+			return false;
+	}
+	return petal_mpsc_tail(&demo->ring.log.ring) == tail;
+}
+
 static int watch(struct demo *demo)
 {
-	uint64_t records = demo->input.records;
 	uint64_t last_done = 0, last_ns = petal_clock_now_ns(), shown_ns = 0;
-	struct petal_queue_counts in, out;
+	struct petal_queue_counts counts[2];
+	const struct petal_queue_counts *in = &counts[0], *out = &counts[1];
 
 	do {
 		if (demo_is_interrupted(demo) || poll_children(demo) < 0)
 			return -1;
-		petal_queue_counts(&demo->ring.log.queues[0], &in);
-		petal_queue_counts(&demo->ring.log.queues[1], &out);
-		if (kill_some(demo, &in, out.enqueued) < 0 ||
-		    stalled(demo, in.enqueued + in.done + out.done, &last_done,
-			    &last_ns) < 0)
+		count(demo, counts);
+		if (kill_some(demo, in, out->enqueued) < 0 ||
+		    stalled(demo, in->enqueued + in->done + out->done,
+			    &last_done, &last_ns) < 0)
 			return -1;
 		if (petal_clock_now_ns() - shown_ns > PROGRESS_NS) {
 			shown_ns = petal_clock_now_ns();
-			show(demo, &in, &out);
+			show(demo, in, out);
 		}
 		demo_pause(demo, demo->keeper_fd, LOOK_NS);
-	} while (!demo->source_done || in.done < records || out.done < records);
+	} while (!all_is_done(demo));
 	demo->ended_ns = petal_clock_now_ns();
-	demo->result_records = out.enqueued;
-	demo->redelivered = in.redelivered;
-	demo->stale = in.stale;
+	count(demo, counts);
+	demo->redelivered = in->redelivered;
+	demo->stale = in->stale;
 	return 0;
 }
 
@@ -382,10 +474,15 @@ static int read_census(struct demo *demo)
 
 	demo->census = json_load_file(demo->census_path, JSON_REJECT_DUPLICATES,
 				      &error);
-	return demo->census == NULL
-		       ? demo_fail(demo, "the clerk left no census: %s",
-				   error.text)
-		       : 0;
+	if (demo->census == NULL)
+		return demo_fail(demo, "the clerk left no census: %s",
+				 error.text);
+	demo->result_records =
+		(uint64_t)json_integer_value(
+			json_object_get(demo->census, "results")) +
+		(uint64_t)json_integer_value(
+			json_object_get(demo->census, "duplicated"));
+	return 0;
 }
 
 /* The killed petal comes back and catches up, while nothing else happens. */

@@ -290,6 +290,31 @@ int demo_petals_open(struct demo *demo)
 	return 0;
 }
 
+int demo_petals_follow(struct demo *demo)
+{
+	uint64_t end_ns = petal_clock_now_ns() + START_NS;
+	const char *dirs[DEMO_PETALS];
+	int err;
+
+	for (unsigned i = 0; i < DEMO_PETALS; i++)
+		dirs[i] = demo->petals[i].dir;
+	petal_ring_close(&demo->ring);
+	petal_node_detach(&demo->node);
+	demo->opened = demo->attached = false;
+	do {
+		if (demo_petals_poll(demo) < 0 || demo_is_interrupted(demo))
+			return -1;
+		err = petal_ring_find(dirs, DEMO_PETALS, DEMO_RING,
+				      petal_clock_now_ns() + LOOK_NS,
+				      &demo->node, &demo->ring);
+	} while (err == -ETIMEDOUT && petal_clock_now_ns() < end_ns);
+	if (err < 0)
+		return demo_fail(demo, "no petal followed the primary: %s",
+				 petal_strerror(err));
+	demo->opened = demo->attached = true;
+	return 0;
+}
+
 int demo_petals_whole(struct demo *demo, bool *ret_whole)
 {
 	json_t *answer, *ring, *member;

@@ -94,7 +94,7 @@ static void print_json(const struct demo *demo, const struct verdict *v)
 	bool priced = demo->options.prices;
 	json_t *answer = json_pack(
 		"{s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:o, s:f, s:o, s:o, s:I, "
-		"s:I, s:I, s:f, s:s, s:O}",
+		"s:I, s:I, s:f, s:f, s:s, s:O}",
 		"input_records", (json_int_t)demo->input.records,
 		"result_records", (json_int_t)demo->result_records, "lost",
 		(json_int_t)v->lost, "duplicated", (json_int_t)v->duplicated,
@@ -107,7 +107,8 @@ static void print_json(const struct demo *demo, const struct verdict *v)
 		"parse_errors", (json_int_t)v->parse_errors, "stale_refused",
 		(json_int_t)demo->stale, "workers_restarted",
 		(json_int_t)demo->worker_restarts, "catch_up_seconds",
-		(double)demo->catch_up_ns / 1e9, "level",
+		(double)demo->catch_up_ns / 1e9, "failover_seconds",
+		(double)demo->failover_ns / 1e9, "level",
 		petal_level_name(demo->options.level), "sections",
 		json_object_get(demo->census, "sections"));
 
@@ -148,6 +149,12 @@ static void print_kills(const struct demo *demo)
 		       k->what, k->name[0] == '\0' ? "" : " ", k->name,
 		       (int)k->pid, k->at_results);
 	}
+	if (demo->primary_killed)
+		printf("  another petal followed   after %.0f ms\n",
+		       (double)demo->failover_ns / 1e6);
+	else if (demo->options.kill)
+		puts("  primary petal            not killed: the level does not "
+		     "promise to survive it");
 	if (demo->options.kill && demo->kill_count < 2)
 		puts("  killed (SIGKILL)         too few records to kill in "
 		     "the middle");

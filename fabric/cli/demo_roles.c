@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the processes of the demo do. Each gets the directory of the petal that
- * it attaches to; what it cannot do it says in one sentence, and exits 1.
+ * What the processes of the demo do. Each gets the directory of the demo, and
+ * finds the petal that is the ring's primary, at the start and whenever that was
+ * lost. What it cannot do it says in one sentence, and exits 1.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -58,31 +59,40 @@ static int complain(const char *role, const char *what, int err)
 }
 
 struct place {
+	char paths[DEMO_PETALS][PATH_MAX];
+	const char *dirs[DEMO_PETALS];
 	struct petal_node node;
 	struct petal_ring ring;
 	enum petal_level level;
 	uint32_t in, out;
 };
 
+static int find_ring(const char *role, struct place *place)
+{
+	int err = petal_ring_find(place->dirs, DEMO_PETALS, DEMO_RING,
+				  petal_clock_now_ns() + WAIT_NS, &place->node,
+				  &place->ring);
+
+	if (err < 0)
+		return complain(role, "cannot find the ring's primary", err);
+	place->in = (uint32_t)petal_ring_queue(&place->ring, DEMO_QUEUE_IN);
+	place->out = (uint32_t)petal_ring_queue(&place->ring, DEMO_QUEUE_OUT);
+	return 0;
+}
+
 static int attach(const char *role, const char *dir, const char *level,
 		  struct place *place)
 {
 	int err = petal_level_parse(level, &place->level);
 
-	if (err == 0)
-		err = petal_node_attach(dir, &place->node);
 	if (err < 0)
-		return complain(role, "cannot attach to its petal", err);
-	err = petal_ring_open(&place->node, DEMO_RING, &place->ring);
-	if (err < 0)
-		return complain(role,
-				place->node.error[0] != '\0'
-					? place->node.error
-					: "cannot open the ring",
-				err);
-	place->in = (uint32_t)petal_ring_queue(&place->ring, DEMO_QUEUE_IN);
-	place->out = (uint32_t)petal_ring_queue(&place->ring, DEMO_QUEUE_OUT);
-	return 0;
+		return complain(role, level, err);
+	for (unsigned i = 0; i < DEMO_PETALS; i++) {
+		snprintf(place->paths[i], sizeof(place->paths[i]), "%.*s/%c",
+			 PATH_MAX - 16, dir, (char)('a' + i));
+		place->dirs[i] = place->paths[i];
+	}
+	return find_ring(role, place);
 }
 
 static void detach(struct place *place)
@@ -91,23 +101,80 @@ static void detach(struct place *place)
 	petal_node_detach(&place->node);
 }
 
+/* The primary was lost: the ring goes on at another petal. */
+static int follow(const char *role, struct place *place)
+{
+	detach(place);
+	return find_ring(role, place) == 0 ? 0 : -ETIMEDOUT;
+}
+
 /* The source. */
+
+struct sent {
+	const char *bytes;
+	size_t length;
+	uint64_t session;
+	struct petal_ring_ticket ticket;
+};
 
 struct source {
 	struct place place;
-	struct petal_ring_ticket tickets[WINDOW];
+	struct sent window[WINDOW];
 	uint64_t sent;
 	uint64_t acknowledged;
 	uint64_t credit;
 };
 
+static int publish(struct source *s, struct sent *sent)
+{
+	sent->session = s->place.ring.session;
+	return petal_ring_publish_until(&s->place.ring, s->place.in,
+					sent->bytes, (uint32_t)sent->length,
+					petal_clock_now_ns() + WAIT_NS,
+					&sent->ticket);
+}
+
+/*
+ * Of each record whose end we did not hear, the new primary knows whether it is
+ * in the ring. If it is not it never will be, so we may send it again.
+ */
+static int resolve(struct source *s)
+{
+	int err;
+
+	err = follow("demo-source", &s->place);
+	for (uint64_t n = s->acknowledged; err == 0 && n < s->sent; n++) {
+		struct sent *sent = &s->window[n % WINDOW];
+
+		err = petal_producer_outcome(
+			&s->place.ring, sent->session, sent->ticket.sequence,
+			s->place.level, petal_clock_now_ns() + WAIT_NS, NULL);
+		if (err == -ENOENT)
+			err = publish(s, sent);
+	}
+	return err;
+}
+
+static int wait_one(struct source *s)
+{
+	struct sent *sent = &s->window[s->acknowledged % WINDOW];
+
+	/* Of another opening: resolve() has found it in the ring. */
+	if (sent->session != s->place.ring.session)
+		return 0;
+	return petal_ring_wait(&s->place.ring, &sent->ticket, s->place.level,
+			       petal_clock_now_ns() + WAIT_NS, NULL);
+}
+
 static int collect_one(struct source *s)
 {
-	int err = petal_ring_wait(&s->place.ring,
-				  &s->tickets[s->acknowledged % WINDOW],
-				  s->place.level,
-				  petal_clock_now_ns() + WAIT_NS, NULL);
+	int err = wait_one(s);
 
+	while (err == -PETAL_EUNKNOWN) {
+		err = resolve(s);
+		if (err == 0)
+			err = wait_one(s);
+	}
 	if (err == 0)
 		s->acknowledged++;
 	return err;
@@ -133,16 +200,20 @@ static int wait_credit(struct source *s)
 
 static int send_stanza(struct source *s, const char *bytes, size_t length)
 {
-	struct petal_ring_ticket *ticket = &s->tickets[s->sent % WINDOW];
-	uint64_t end_ns = petal_clock_now_ns() + WAIT_NS;
+	struct sent *sent = &s->window[s->sent % WINDOW];
 	int err = 0;
 
 	while (err == 0 && s->sent - s->acknowledged == WINDOW)
 		err = collect_one(s);
+	sent->bytes = bytes;
+	sent->length = length;
 	if (err == 0)
-		err = petal_ring_publish_until(&s->place.ring, s->place.in,
-					       bytes, (uint32_t)length, end_ns,
-					       ticket);
+		err = publish(s, sent);
+	while (err == -PETAL_EUNKNOWN) {
+		err = resolve(s);
+		if (err == 0)
+			err = publish(s, sent);
+	}
 	if (err == 0)
 		s->sent++;
 	return err;
@@ -250,9 +321,16 @@ int cli_demo_worker(int argc, char **argv)
 	options.queue = place.in;
 	options.level = place.level;
 	introduce(&place);
-	err = petal_worker_init(&worker, &options);
-	if (err == 0)
-		err = petal_worker_run(&worker, &stop, PETAL_CLOCK_NEVER);
+	do {
+		err = petal_worker_init(&worker, &options);
+		if (err == 0)
+			err = petal_worker_run(&worker, &stop,
+					       PETAL_CLOCK_NEVER);
+		if (err == -PETAL_EUNKNOWN && follow(argv[0], &place) == 0) {
+			introduce(&place);
+			err = 1;
+		}
+	} while (err == 1);
 	if (err < 0)
 		return complain(argv[0], "cannot go on", err);
 	detach(&place);
@@ -393,8 +471,15 @@ int cli_demo_clerk(int argc, char **argv)
 	err = census_open(&census);
 	if (err == 0)
 		err = petal_clerk_init(&clerk, &options);
-	if (err == 0)
+	while (err == 0) {
 		err = petal_clerk_run(&clerk, &stop, PETAL_CLOCK_NEVER);
+		if (err != -PETAL_EUNKNOWN)
+			break;
+		/* It knows what it has applied, so nothing counts twice. */
+		err = follow(argv[0], &place);
+		if (err == 0)
+			err = petal_clerk_move(&clerk, &place.ring);
+	}
 	if (err < 0)
 		return complain(argv[0], "cannot go on", err);
 	detach(&place);

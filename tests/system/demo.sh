@@ -35,7 +35,9 @@ claims = {
     "the digest is the one of a single pass":
         answer["digest"] == answer["reference_digest"] and answer["digest"],
     "a worker was killed": "worker" in killed,
-    "a petal was killed": "petal" in killed,
+    "a petal was killed": '"petal"' in killed,
+    "the primary petal was killed": '"primary petal"' in killed,
+    "another petal followed": answer["failover_seconds"] > 0,
     "it took time": answer["seconds"] > 0,
     "six levels have a price": len(answer["levels"]) == 6,
     "three peers have a row": len(answer["rpc"]) == 3,

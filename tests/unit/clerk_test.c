@@ -231,6 +231,33 @@ static void unknown__is_remembered_either_way(void **state)
 	assert_int_equal(f->clerk.seen_count, 1);
 }
 
+/* Its keeper was lost; at the next one the queue has what was not done. */
+static void move__what_was_applied_is_known_at_the_next_port(void **state)
+{
+	struct fixture *f = *state;
+	struct array_port *other = calloc(1, sizeof(*other));
+
+	assert_non_null(other);
+	put(f, 1, 3);
+	array_answer(&f->array, -PETAL_EUNKNOWN, false);
+	assert_ok(turn(f));
+	assert_applied(f, 3);
+	memcpy(other, &f->array, sizeof(*other));
+	array_expire(other, IN);
+	assert_outcome(petal_clerk_move(&f->clerk, other), -EBUSY);
+	other->owned[IN] = false;
+	assert_ok(petal_clerk_move(&f->clerk, other));
+	array_put_u64(other, IN, 4);
+	memcpy(&f->array, other, sizeof(*other)); /* note() looks there */
+	f->array.messages[3].state = ARRAY_LEASED;
+	assert_ok(turn(f));
+	assert_applied(f, 4);
+	assert_int_equal(f->clerk.counts.duplicates, 3);
+	assert_int_equal(f->clerk.seen_count, 0);
+	assert_int_equal(array_count(other, IN, ARRAY_DONE), 4);
+	free(other);
+}
+
 /* Let each acknowledgement happen, and nobody tell. */
 static void turn_untold(struct fixture *f)
 {
@@ -363,6 +390,7 @@ int main(void)
 		TEST(stale__a_lease_that_ends_within_the_batch),
 		TEST(full__comes_again_and_is_not_applied_again),
 		TEST(unknown__is_remembered_either_way),
+		TEST(move__what_was_applied_is_known_at_the_next_port),
 		TEST(seen__forgets_what_cannot_come_again),
 		TEST(seen__stops_before_it_would_have_to_forget),
 		TEST(refused__ends_the_run),
