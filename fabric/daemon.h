@@ -315,6 +315,8 @@ void daemon_rings_offered(struct daemon *d, uint32_t peer,
 			  const struct daemon_offer *offer);
 void daemon_rings_started(struct daemon *d, uint32_t peer,
 			  const struct daemon_start *start);
+/* The primary of an epoch takes offers now. */
+void daemon_rings_called(struct daemon *d, uint64_t id, uint32_t epoch);
 /* Returns false when there is no such ring. */
 bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id,
 			 uint32_t epoch);

@@ -455,6 +455,7 @@ static bool on_call(struct daemon *d, const uint8_t *bytes, uint32_t length)
 				    &config) < 0)
 		return false;
 	daemon_epochs_learn(d, &config);
+	daemon_rings_called(d, config.id, config.epoch);
 	return true;
 }
 

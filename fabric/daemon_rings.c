@@ -309,6 +309,16 @@ void daemon_rings_started(struct daemon *d, uint32_t peer,
 		ring->offer_ns = 0;
 }
 
+void daemon_rings_called(struct daemon *d, uint64_t id, uint32_t epoch)
+{
+	struct daemon_ring *ring = daemon_rings_by_id(d, id);
+
+	/* What we offered an heir it could not take. */
+	if (ring != NULL && ring->role == DAEMON_BACKUP &&
+	    ring->config.epoch == epoch)
+		ring->offer_ns = 0;
+}
+
 bool daemon_rings_closed(struct daemon *d, uint32_t peer, uint64_t id,
 			 uint32_t epoch)
 {
