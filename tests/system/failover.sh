@@ -6,7 +6,8 @@
 #
 #   tests/system/failover.sh PETAL CLIENT
 #
-# Harder: KILLS=100; LEVEL=disk2; ELECTION_MS=60 on an idle machine.
+# Harder: KILLS=100; LEVEL=disk2 (mem3 and disk3 wait for the killed one, which
+# comes back only when another has followed); ELECTION_MS=60 on an idle machine.
 
 set -euo pipefail
 
