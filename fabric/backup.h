@@ -111,6 +111,8 @@ void petal_backup_seed(struct petal_backup *backup,
  * goes on where ours ends, or ours is empty. Offer the log only while no batch is
  * in flight (journal_busy), for its bytes are read from there.
  *
+ * Only the answer to the newest offer counts: an older one was for another log.
+ *
  * Return: 0; 1 when ours was another log: it is cleared now, and has to be
  * offered again before anything comes.
  */

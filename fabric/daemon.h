@@ -123,6 +123,7 @@ struct daemon_start {
 	uint32_t epoch;
 	bool exact; /* the backup's sessions stay */
 	struct petal_wire_key lines;
+	struct petal_record_cursor offered; /* which offer is answered */
 	struct petal_record_cursor start;
 	uint64_t whole_pos;
 	struct petal_sessions sessions;
@@ -277,6 +278,7 @@ void daemon_peers_answer_swap(struct daemon *d, const struct daemon_swap *swap,
 int daemon_peers_send_offer(struct daemon *d, const struct daemon_ring *ring);
 int daemon_peers_send_start(struct daemon *d, const struct daemon_ring *ring,
 			    unsigned member,
+			    const struct petal_record_cursor *offered,
 			    const struct petal_record_cursor *start,
 			    bool exact);
 /* We write to a ring's memory of an epoch no more. */

@@ -65,6 +65,7 @@ struct message_start {
 	uint32_t epoch;
 	uint32_t exact; /* its own are right, and none follow */
 	struct petal_wire_key lines;
+	struct petal_record_cursor offered; /* which offer is answered */
 	struct petal_record_cursor start;
 	uint64_t whole_pos;
 	uint64_t forgotten;
@@ -166,6 +167,7 @@ int daemon_peers_send_offer(struct daemon *d, const struct daemon_ring *ring)
 
 int daemon_peers_send_start(struct daemon *d, const struct daemon_ring *ring,
 			    unsigned member,
+			    const struct petal_record_cursor *offered,
 			    const struct petal_record_cursor *start, bool exact)
 {
 	const struct petal_sessions *sessions = &ring->primary.sessions;
@@ -175,6 +177,7 @@ int daemon_peers_send_start(struct daemon *d, const struct daemon_ring *ring,
 		.ring = ring->config.id,
 		.epoch = ring->config.epoch,
 		.exact = exact,
+		.offered = *offered,
 		.start = *start,
 		.whole_pos = ring->primary.members[member].joined_pos,
 		.forgotten = sessions->forgotten,
@@ -357,6 +360,7 @@ static bool on_start(struct daemon *d, uint32_t peer, const uint8_t *bytes,
 	start.epoch = message.epoch;
 	start.exact = message.exact != 0;
 	start.lines = message.lines;
+	start.offered = message.offered;
 	start.start = message.start;
 	start.whole_pos = message.whole_pos;
 	start.sessions.forgotten = message.forgotten;

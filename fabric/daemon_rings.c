@@ -285,7 +285,8 @@ void daemon_rings_offered(struct daemon *d, uint32_t peer,
 	voter = strcmp(d->peers[peer].inc, ring->config.incs[i]) == 0;
 	petal_primary_join(&ring->primary, (unsigned)i, &offer->end, voter,
 			   offer->exact, &start, &exact);
-	if (daemon_peers_send_start(d, ring, (unsigned)i, &start, exact) < 0)
+	if (daemon_peers_send_start(d, ring, (unsigned)i, &offer->end, &start,
+				    exact) < 0)
 		petal_primary_leave(&ring->primary, (unsigned)i);
 }
 
@@ -300,6 +301,10 @@ void daemon_rings_started(struct daemon *d, uint32_t peer,
 	    ring->config.epoch != start->epoch ||
 	    ring->config.primary != peer || start->lines.bytes < LINES_BYTES ||
 	    start->start.pos % PETAL_RECORD_ALIGN != 0)
+		return;
+	/* An older offer's answer: to what we offered since, one will come. */
+	if (start->offered.pos != ring->backup.cursor.pos ||
+	    start->offered.crc != ring->backup.cursor.crc)
 		return;
 	i = petal_ring_config_member(&ring->config, peer);
 	ring->members[i].lines = start->lines;

@@ -179,7 +179,9 @@ static void consume(struct heirs *h)
 
 static void go_wrong(struct heirs *h)
 {
-	unsigned a = (unsigned)dice(h, 3), b = (unsigned)dice(h, 3);
+	/* More often than not it is the primary's turn. */
+	unsigned a = dice(h, 2) ? h->registry.primary : (unsigned)dice(h, 3);
+	unsigned b = (unsigned)dice(h, 3);
 
 	switch (dice(h, 8)) {
 	case 0:
@@ -232,11 +234,11 @@ static void once(struct heirs *h, bool faults)
 		heirs_journal_ends(h, (unsigned)dice(h, 3));
 		break;
 	case 5:
-		if (faults && dice(h, 40) == 0)
+		if (faults && dice(h, 15) == 0)
 			go_wrong(h);
 		break;
 	case 6:
-		if (dice(h, 20) == 0)
+		if (dice(h, 10) == 0)
 			get_better(h);
 		break;
 	case 7:

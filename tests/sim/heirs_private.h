@@ -72,7 +72,7 @@ struct message {
 	uint64_t generation;
 	bool exact, counts;
 	uint64_t whole_pos;
-	struct petal_record_cursor at;
+	struct petal_record_cursor at, offered;
 	struct config config;
 	struct petal_sessions sessions;
 };

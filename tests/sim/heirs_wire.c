@@ -32,6 +32,7 @@ static void on_offer(struct heirs *h, struct slot *s, unsigned from,
 	message->generation = s->generation;
 	message->exact = exact;
 	message->at = start;
+	message->offered = m->at;
 	message->whole_pos = s->primary.members[from].joined_pos;
 	message->sessions = s->primary.sessions;
 }
@@ -40,6 +41,10 @@ static void on_start(struct slot *s, unsigned from, const struct message *m)
 {
 	if (s->role != BACKUP || s->config.epoch != m->epoch ||
 	    s->config.primary != from || s->backup.fenced || s->backup.started)
+		return;
+	/* An older offer's answer. */
+	if (m->offered.pos != s->backup.cursor.pos ||
+	    m->offered.crc != s->backup.cursor.crc)
 		return;
 	s->keys[from] = m->generation;
 	petal_backup_start(&s->backup, &m->at, m->whole_pos,
