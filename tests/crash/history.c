@@ -27,6 +27,7 @@ struct message {
 	uint8_t finals;
 	uint8_t vague;
 	uint8_t seen;
+	bool late; /* in the history that is followed */
 };
 
 struct producer {
@@ -219,32 +220,33 @@ static int order_keep(struct check *check, const struct history *history,
 }
 
 /*
- * Whether release said later that another had the message by then. What was
- * read of it may be of whoever claimed its room since, and published it never.
+ * Release said that another had these by then. What was read of such a message
+ * may be of whoever claimed its room since, and published it never.
  */
-static bool is_late(const struct history *history, uint64_t at)
+static void mark_late(struct check *check, const struct history *history,
+		      bool late)
 {
-	uint64_t id = event_id(history->events[at]);
+	for (uint64_t j = 0; j < history->count; j++) {
+		struct message *message;
 
-	for (uint64_t j = at + 1; j < history->count; j++)
-		if (event_id(history->events[j]) == id &&
-		    event_kind(history->events[j]) == EVENT_LATE)
-			return true;
-	return false;
+		if (event_kind(history->events[j]) != EVENT_LATE)
+			continue;
+		message = message_of(check, event_id(history->events[j]));
+		if (message)
+			message->late = late;
+	}
 }
 
-static int got(struct check *check, const struct history *history, uint64_t at)
+static int got(struct check *check, const struct history *history, uint64_t id,
+	       enum event kind)
 {
-	uint64_t id = event_id(history->events[at]);
-	enum event kind = event_kind(history->events[at]);
 	struct message *message = message_of(check, id);
-	bool late = is_late(history, at);
 
 	if (!message || !(message->fate & FATE_TRIED))
 		return wrong(check, "phantom", id, history);
-	if (message->fate & FATE_VOID && !late)
+	if (message->fate & FATE_VOID && !message->late)
 		return wrong(check, "void, and got", id, history);
-	if (kind == EVENT_GOT && !late &&
+	if (kind == EVENT_GOT && !message->late &&
 	    order_keep(check, history, id, message))
 		return 1;
 	message->seen = 1;
@@ -281,13 +283,14 @@ static int stream_follow(struct check *check, const struct history *history)
 		check->producers[number].stream = 0;
 	check->last = 0;
 	check->lost = 0;
+	mark_late(check, history, true);
 	for (uint64_t j = 0; j < history->count && !bad; j++) {
 		uint64_t id = event_id(history->events[j]);
 		enum event kind = event_kind(history->events[j]);
 
 		dones -= kind == EVENT_DONE;
 		if (kind == EVENT_GOT || kind == EVENT_AGAIN)
-			bad = got(check, history, j);
+			bad = got(check, history, id, kind);
 		else if (kind == EVENT_FREE || kind == EVENT_DONE ||
 			 kind == EVENT_LATE)
 			bad = freed(check, history, id, kind, dones);
@@ -296,6 +299,7 @@ static int stream_follow(struct check *check, const struct history *history)
 		else if (kind == EVENT_EVICTED)
 			check->last = 0;
 	}
+	mark_late(check, history, false);
 	return bad;
 }
 
