@@ -417,7 +417,8 @@ int petal_bcast_repair(void *memory, uint64_t bytes, uint32_t owner);
  * @memory: the ring, writable
  * @bytes: how much is mapped there
  *
- * Return: 0; -EAGAIN when no seat is free; -EINVAL for options that contradict
+ * Return: 0; -EAGAIN when no seat is free, or when the publisher went round the
+ * ring in the time of each of eight looks; -EINVAL for options that contradict
  * each other or the ring; -ESTALE when the seat was taken away meanwhile;
  * -EOPNOTSUPP of a far ring, whose publisher admits its readers; otherwise what
  * petal_bcast_attach() says.
@@ -453,9 +454,9 @@ void petal_bcast_leave(struct petal_bcast_reader *reader);
  *
  * Return: 0 with the view; PETAL_RING_EMPTY; PETAL_RING_CLOSED;
  * PETAL_RING_LAPPED: petal_bcast_lost() has grown, and the next peek goes on
- * with the oldest record; -ESTALE: evicted; -EAGAIN: overtaken again while
- * looking for the oldest record, or much of the spill area to be passed: look
- * again; -PETAL_ECORRUPT.
+ * with the oldest record, or one further on where that is overwritten too fast;
+ * -ESTALE: evicted; -EAGAIN: overtaken again while looking for such a record,
+ * or much of the spill area to be passed: look again; -PETAL_ECORRUPT.
  */
 static inline int petal_bcast_peek(struct petal_bcast_reader *reader,
 				   struct petal_bcast_view *ret_view);

@@ -82,18 +82,25 @@ static uint64_t mark_of_limit(const struct petal_bcast_map *map, uint64_t limit)
 			   PETAL_RELAXED));
 }
 
-/* Where a reader would begin, as far as can be known before it has a seat. */
-static uint64_t first_place(const struct petal_bcast_map *map,
-			    enum petal_bcast_from from)
+/*
+ * Where a record starts: the first that the limit leaves alone, or the first of
+ * the chunk that is so much @ahead of it, or else the next one.
+ */
+static uint64_t first_place(const struct petal_bcast_map *map, uint64_t ahead)
 {
 	/* [LIMIT] Acquire: the mark of its chunk is stored. */
 	uint64_t limit = petal_load(&map->shared->limit, PETAL_ACQUIRE(LIMIT));
-	uint64_t mark = mark_of_limit(map, limit);
-	/* [TAIL] Acquire: there is a header at tail. */
-	uint64_t tail = petal_load(&map->shared->tail, PETAL_ACQUIRE(TAIL));
+	uint64_t mark = mark_of_limit(map, limit + ahead);
+	uint64_t tail;
 
-	return from == PETAL_BCAST_FROM_OLDEST && mark < tail ? mark
-							      : whole(tail);
+	if (ahead == 0)
+		return mark;
+	petal_bcast_refresh(map, &map->shared->tail, sizeof(map->shared->tail));
+	/* [TAIL] Acquire: there is a header at tail, and at marks before it. */
+	tail = petal_load(&map->shared->tail, PETAL_ACQUIRE(TAIL));
+	return mark >= limit + ahead - map->data_bytes && mark < tail
+		       ? mark
+		       : whole(tail);
 }
 
 /* Late stores of who had the seat before compare with its own generation. */
@@ -179,7 +186,10 @@ int petal_bcast_sit(const struct petal_bcast_map *map, bool external,
 		return err;
 	seat = &map->seats[ticket.seat];
 	ticket.word = joining - PETAL_BCAST_JOINING + PETAL_BCAST_ACTIVE;
-	ticket.pos = first_place(map, options->from);
+	/* No chunk is a ring ahead. */
+	ticket.pos = first_place(map, options->from == PETAL_BCAST_FROM_OLDEST
+					      ? 0
+					      : map->data_bytes);
 	ticket.spill_pos = whole(petal_load(&seat->spill_tail, PETAL_RELAXED));
 	petal_store(&seat->bound_bytes, bound_of(map, options), PETAL_RELAXED);
 	if (!external)
@@ -214,19 +224,20 @@ bool petal_bcast_check_again(struct petal_bcast_reader *reader,
 	return !petal_bcast_is_lapped_now(&reader->map, view->pos);
 }
 
-/* Find the oldest record that is left. Return: 0, or -EAGAIN if overtaken. */
-static int find_oldest(const struct petal_bcast_map *map, uint64_t *ret_pos,
-		       uint64_t *ret_ordinal)
+/*
+ * Find the oldest record that is left. A publisher that is faster than such a
+ * look is met further on by a chunk, @stride, at each further try, and at tail
+ * where nothing else is known. Return: 0, or -EAGAIN if overtaken each time.
+ */
+static int find_oldest(const struct petal_bcast_map *map, uint64_t stride,
+		       uint64_t *ret_pos, uint64_t *ret_ordinal)
 {
-	for (int i = 0; i < TRIES_MAX; i++) {
-		/* [LIMIT] Acquire: the mark of its chunk is stored. */
-		uint64_t limit =
-			petal_load(&map->shared->limit, PETAL_ACQUIRE(LIMIT));
+	for (uint64_t i = 0; i < TRIES_MAX; i++) {
 		uint64_t pos, commit;
 
 		petal_bcast_refresh(map, map->shared->marks,
 				    sizeof(map->shared->marks));
-		pos = mark_of_limit(map, limit);
+		pos = first_place(map, i * stride);
 		petal_bcast_refresh(map, petal_bcast_at(map, pos),
 				    PETAL_RECORD_HEADER_BYTES);
 		commit = petal_load(&petal_bcast_at(map, pos)->commit,
@@ -277,7 +288,8 @@ static int find_start(struct petal_bcast_reader *reader)
 	/* [LAP] It was a header, or the limit has moved. */
 	petal_fence(PETAL_ACQUIRE(LAP));
 	if (petal_bcast_is_lapped_now(map, reader->pos))
-		err = find_oldest(map, &reader->pos, &reader->ordinal);
+		err = find_oldest(map, map->data_bytes / PETAL_BCAST_CHUNKS,
+				  &reader->pos, &reader->ordinal);
 	petal_pace_init(&reader->pace, reader->ordinal);
 	petal_bcast_store(reader);
 	return err;
@@ -565,8 +577,12 @@ static int overtaken(struct petal_bcast_reader *reader,
 		     struct petal_bcast_view *ret_view)
 {
 	uint64_t pos, ordinal;
+	/* Who spills must be at the oldest: what is older has been copied. */
+	uint64_t stride = reader->policy == PETAL_BCAST_SPILL
+				  ? 0
+				  : reader->map.data_bytes / PETAL_BCAST_CHUNKS;
 	/* First, for what is older than this was copied before it became so. */
-	int err = find_oldest(&reader->map, &pos, &ordinal);
+	int err = find_oldest(&reader->map, stride, &pos, &ordinal);
 	int outcome;
 
 	if (!is_still_ours(reader))

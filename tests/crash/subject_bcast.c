@@ -127,9 +127,12 @@ static int reader_join(struct party *party, enum petal_bcast_from from)
 		.from = from,
 		.owner = party->index + 1,
 	};
-	int err = petal_bcast_join(party->memory, bcast_bytes(shape), &options,
-				   reader_of(party));
+	int err = -EAGAIN;
 
+	/* A small ring may be gone round while it is looked at. */
+	for (int i = 0; i < 8 && err == -EAGAIN; i++)
+		err = petal_bcast_join(party->memory, bcast_bytes(shape),
+				       &options, reader_of(party));
 	view_of(party)->lost = 0;
 	view_of(party)->seen = reader_of(party)->pos;
 	view_of(party)->joins++;

@@ -1317,6 +1317,55 @@ static void processes__who_spills_and_blocks_loses_nothing(void **state)
 	fixture_fini(&f);
 }
 
+/* As fast as one can, so that a lap of these few takes less than a look. */
+static void outrun(struct fixture *f)
+{
+	const uint32_t length = 200;
+	void *payload;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;) {
+		if (petal_bcast_claim(&f->ring, length, TYPE, &payload))
+			continue;
+		memset(payload, TYPE, length);
+		petal_bcast_publish(&f->ring);
+	}
+}
+
+static void processes__an_outrun_reader_joins_and_gets_on(void **state)
+{
+	uint64_t rounds = petal_test_rounds(100000);
+	struct petal_bcast_reader reader;
+	struct petal_bcast_view view;
+	struct fixture f;
+	pid_t publisher;
+	int status;
+
+	(void)state;
+	fixture_init(&f, DATA, UINT64_C(1) << 32);
+	publisher = fork();
+	assert_true(publisher >= 0);
+	if (publisher == 0)
+		outrun(&f);
+	for (uint64_t i = 0; i < rounds; i++) {
+		int outcome;
+
+		reader = join_from(&f, PETAL_BCAST_DROP_OLDEST,
+				   i & 1 ? PETAL_BCAST_FROM_OLDEST
+					 : PETAL_BCAST_FROM_NOW);
+		for (int j = 0; j < 4; j++) {
+			outcome = petal_bcast_peek(&reader, &view);
+			assert_true(outcome >= 0 || outcome == -EAGAIN);
+			if (outcome == 0)
+				petal_bcast_release(&reader, &view);
+		}
+		petal_bcast_leave(&reader);
+	}
+	assert_int_equal(kill(publisher, SIGKILL), 0);
+	assert_int_equal(waitpid(publisher, &status, 0), publisher);
+	fixture_fini(&f);
+}
+
 /* Its host was busy, and the ring went on for some laps. */
 static void enter__late_counts_or_reads_what_was_overtaken(void **state)
 {
@@ -1742,6 +1791,7 @@ int main(void)
 		cmocka_unit_test(processes__fast_and_slow_of_every_policy),
 		cmocka_unit_test(
 			processes__who_spills_and_blocks_loses_nothing),
+		cmocka_unit_test(processes__an_outrun_reader_joins_and_gets_on),
 		cmocka_unit_test(
 			enter__late_counts_or_reads_what_was_overtaken),
 		cmocka_unit_test(
