@@ -13,6 +13,7 @@
 #include "shm/clock.h"
 
 #define JOURNAL_BYTES_DEFAULT (UINT64_C(64) << 20)
+#define STALL_NS_DEFAULT PETAL_S(1)
 
 struct reading {
 	struct petal_config *config;
@@ -141,6 +142,10 @@ static int read_timing(struct reading *r, const char *name, const char *value)
 		if (read_range(r, name, value, 2, 1000, &number) == 0)
 			return 0;
 		c->suspect_beats = (unsigned)number;
+	} else if (strcmp(name, "stall_ms") == 0) {
+		if (read_range(r, name, value, 10, 60000, &number) == 0)
+			return 0;
+		c->stall_ns = PETAL_MS(number);
 	} else {
 		if (read_range(r, name, value, 20, 60000, &number) == 0)
 			return 0;
@@ -184,7 +189,7 @@ static int read_petal(struct reading *r, const char *name, const char *value)
 		return read_bool(r, name, value, &c->allow_same_host);
 	if (strcmp(name, "heartbeat_ms") == 0 ||
 	    strcmp(name, "suspect_beats") == 0 ||
-	    strcmp(name, "election_ms") == 0)
+	    strcmp(name, "stall_ms") == 0 || strcmp(name, "election_ms") == 0)
 		return read_timing(r, name, value);
 	if (strcmp(name, "node") == 0) {
 		if (read_range(r, name, value, 1, PETAL_MEMBER_NODE_MAX,
@@ -343,6 +348,7 @@ int petal_config_load(const char *path, struct petal_config *ret_config,
 	ret_error[0] = '\0';
 	memset(c, 0, sizeof(*c));
 	c->journal_bytes = JOURNAL_BYTES_DEFAULT;
+	c->stall_ns = STALL_NS_DEFAULT;
 	r.file = fopen(path, "re");
 	if (r.file == NULL)
 		return say_unreadable(path, -errno, ret_error);

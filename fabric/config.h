@@ -48,6 +48,7 @@ struct petal_config {
 	char provider[32];
 	uint64_t journal_bytes;
 	uint64_t heartbeat_ns;
+	uint64_t stall_ns;
 	unsigned election_ms;
 	unsigned suspect_beats;
 	uint32_t self;

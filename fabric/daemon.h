@@ -216,6 +216,7 @@ struct daemon_answer {
 struct daemon_counts {
 	uint64_t loops;
 	uint64_t failovers; /* epochs that we opened as a new primary */
+	uint64_t stalls;    /* of these: to go on without a stopped producer */
 	uint64_t bad_messages;
 	uint64_t bad_requests;
 	uint64_t swaps_given_up;
@@ -350,6 +351,8 @@ void daemon_epochs_stop(struct daemon *d);
 /* daemon_failover.c */
 void daemon_failover_step(struct daemon *d);
 uint64_t daemon_failover_next_ns(const struct daemon *d);
+/* We follow ourselves: take from its owner what held the ring back. */
+void daemon_failover_expel(struct daemon_ring *ring, uint32_t epoch);
 void daemon_failover_suspected(struct daemon *d, uint32_t peer, uint64_t id,
 			       uint32_t epoch,
 			       const struct petal_record_cursor *end);
@@ -401,5 +404,8 @@ void daemon_clients_signal(struct daemon *d, const struct daemon_ring *ring,
 			   uint32_t owner);
 bool daemon_clients_have(const struct daemon *d,
 			 const struct daemon_ring *ring);
+/* The process that is a ring's owner; 0: none. */
+int daemon_clients_pid(const struct daemon *d, const struct daemon_ring *ring,
+		       uint32_t owner);
 
 #endif

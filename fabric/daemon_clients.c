@@ -262,6 +262,22 @@ static void on_ring_close(struct daemon *d, struct daemon_client *client,
 	refuse(d, client, -ENOENT, "this process does not have the ring open");
 }
 
+int daemon_clients_pid(const struct daemon *d, const struct daemon_ring *ring,
+		       uint32_t owner)
+{
+	for (unsigned i = 0; i < DAEMON_CLIENTS_MAX; i++) {
+		for (unsigned j = 0; j < DAEMON_OPENS_MAX; j++) {
+			const struct daemon_open *open =
+				&d->clients[i].opens[j];
+
+			if (d->clients[i].used && open->ring == ring &&
+			    is_live(open) && open->owner == owner)
+				return (int)d->clients[i].peer.id.pid;
+		}
+	}
+	return 0;
+}
+
 bool daemon_clients_have(const struct daemon *d, const struct daemon_ring *ring)
 {
 	for (unsigned i = 0; i < DAEMON_CLIENTS_MAX; i++) {

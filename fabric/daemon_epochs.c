@@ -318,6 +318,8 @@ static void supersede(struct daemon *d, struct daemon_ring *ring,
 	struct daemon_ring *speaker;
 
 	daemon_epochs_fence(ring);
+	if (ring->role == DAEMON_PRIMARY && config->primary == d->config.self)
+		daemon_failover_expel(ring, config->epoch);
 	speaker = daemon_epochs_speaker(ring);
 	ring->superseded = true;
 	if (speaker == ring) {

@@ -323,9 +323,56 @@ static void step_heir(struct daemon *d, struct daemon_ring *ring)
 	}
 }
 
+/* Whether there would be two to decide what the log was. */
+static bool may_follow_itself(const struct daemon_ring *ring)
+{
+	const struct petal_primary_member *members = ring->primary.members;
+
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		if (i != ring->self && members[i].attached &&
+		    members[i].voter && members[i].whole)
+			return true;
+	}
+	return false;
+}
+
+/* When it is time to go on without who has claimed and does not publish. */
+static uint64_t stall_end_ns(const struct daemon *d,
+			     const struct daemon_ring *ring)
+{
+	uint64_t since_ns = petal_primary_stalled_ns(&ring->primary);
+
+	if (since_ns == PETAL_CLOCK_NEVER || ring->config.recovering ||
+	    ring->swapping || !may_follow_itself(ring))
+		return PETAL_CLOCK_NEVER;
+	return since_ns + d->config.stall_ns;
+}
+
+void daemon_failover_expel(struct daemon_ring *ring, uint32_t epoch)
+{
+	struct daemon *d = ring->daemon;
+	uint32_t owner = 0;
+	int pid = 0;
+
+	if (petal_primary_stalled_ns(&ring->primary) == PETAL_CLOCK_NEVER)
+		return;
+	if (petal_primary_expel(&ring->primary, &owner) == 0)
+		pid = daemon_clients_pid(d, ring, owner);
+	d->counts.stalls++;
+	fprintf(stderr,
+		"petald: ring '%s' goes on in epoch %" PRIu32
+		" without a record that process %d has claimed and not "
+		"published\n",
+		ring->config.name, epoch, pid);
+}
+
 static void step_primary(struct daemon *d, struct daemon_ring *ring)
 {
-	if (ring->primary.deposed || ring->config.epoch == 1)
+	if (ring->primary.deposed)
+		return;
+	if (d->now_ns >= stall_end_ns(d, ring))
+		propose_epoch(ring, d->config.self);
+	if (ring->config.epoch == 1)
 		return;
 	if (ring->config.recovering && !ring->swapping &&
 	    petal_primary_started(&ring->primary))
@@ -374,9 +421,13 @@ uint64_t daemon_failover_next_ns(const struct daemon *d)
 	for (unsigned i = 0; i < DAEMON_SLOTS_MAX; i++) {
 		const struct daemon_ring *ring = &d->rings[i];
 
-		if (daemon_rings_is_current(ring) && has_to_tell(d, ring) &&
-		    ring->tell_ns < next_ns)
+		if (!daemon_rings_is_current(ring))
+			continue;
+		if (has_to_tell(d, ring) && ring->tell_ns < next_ns)
 			next_ns = ring->tell_ns;
+		if (ring->role == DAEMON_PRIMARY && !ring->primary.deposed &&
+		    stall_end_ns(d, ring) < next_ns)
+			next_ns = stall_end_ns(d, ring);
 	}
 	return next_ns;
 }

@@ -201,9 +201,10 @@ static json_t *registry_json(const struct daemon *d)
 
 static json_t *counts_json(const struct daemon *d)
 {
-	return json_pack("{s:I, s:I, s:I, s:I}", "loops",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "loops",
 			 (json_int_t)d->counts.loops, "failovers",
-			 (json_int_t)d->counts.failovers, "bad_messages",
+			 (json_int_t)d->counts.failovers, "stalls",
+			 (json_int_t)d->counts.stalls, "bad_messages",
 			 (json_int_t)d->counts.bad_messages, "bad_requests",
 			 (json_int_t)d->counts.bad_requests);
 }

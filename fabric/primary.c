@@ -156,8 +156,19 @@ static void halt(struct petal_primary *p)
 	petal_doorbell_ring(&p->log->marks->bell, INT_MAX);
 }
 
+static void note_stall(struct petal_primary *p, bool pending, uint64_t now_ns)
+{
+	if (!pending) {
+		p->stalled_ns = PETAL_CLOCK_NEVER;
+	} else if (p->stalled_ns == PETAL_CLOCK_NEVER ||
+		   p->stalled_pos != p->accepted.pos) {
+		p->stalled_pos = p->accepted.pos;
+		p->stalled_ns = now_ns;
+	}
+}
+
 /* Returns how many records were accepted, or -PETAL_ECORRUPT. */
-static int accept_published(struct petal_primary *p)
+static int accept_published(struct petal_primary *p, uint64_t now_ns)
 {
 	struct petal_mpsc_view view;
 	unsigned count = 0;
@@ -173,6 +184,7 @@ static int accept_published(struct petal_primary *p)
 		accept_one(p, &view);
 		count++;
 	}
+	note_stall(p, outcome == PETAL_RING_PENDING, now_ns);
 	return outcome < 0 ? outcome : (int)count;
 }
 
@@ -389,7 +401,7 @@ int petal_primary_step(struct petal_primary *p, uint64_t now_ns)
 		return 0;
 	count = bury_dead(p, now_ns);
 	if (count == 0)
-		count = accept_published(p);
+		count = accept_published(p, now_ns);
 	if (count < 0) {
 		halt(p);
 		return count;
@@ -422,6 +434,16 @@ uint64_t petal_primary_next_ns(const struct petal_primary *p)
 	if (dead_owners(p, dead) && p->bury_ns < next_ns)
 		next_ns = p->bury_ns;
 	return next_ns;
+}
+
+uint64_t petal_primary_stalled_ns(const struct petal_primary *p)
+{
+	return p->stalled_ns;
+}
+
+int petal_primary_expel(struct petal_primary *p, uint32_t *ret_owner)
+{
+	return petal_mpsc_fence(&p->log->ring, p->accepted.pos, ret_owner);
 }
 
 void petal_primary_depose(struct petal_primary *p)
@@ -460,7 +482,7 @@ static int put_epoch_start(struct petal_primary *p)
 	claim.record->type = PETAL_RECORD_TYPE_EPOCH_START;
 	err = petal_mpsc_publish(&p->log->ring, &claim);
 	if (err == 0)
-		err = accept_published(p);
+		err = accept_published(p, 0);
 	p->start_pos = p->accepted.pos;
 	return err < 0 ? err : 0;
 }
@@ -475,6 +497,7 @@ int petal_primary_open(struct petal_primary *p, struct petal_log *log,
 	p->log = log;
 	p->port = *port;
 	p->self = self;
+	p->stalled_ns = PETAL_CLOCK_NEVER;
 	if (recovery != NULL)
 		err = take_over(p, recovery);
 	p->accepted.epoch = log->geometry.epoch;

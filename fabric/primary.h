@@ -114,8 +114,10 @@ struct petal_primary {
 	uint64_t disk_pos;
 	uint64_t expire_ns;
 	uint64_t order_ns;
-	uint64_t bury_ns; /* look at the dead again then; 0: at once */
-	unsigned self;    /* our own member index */
+	uint64_t bury_ns;     /* look at the dead again then; 0: at once */
+	uint64_t stalled_pos; /* claimed there, and not published */
+	uint64_t stalled_ns;  /* since then; PETAL_CLOCK_NEVER: nothing is */
+	unsigned self;        /* our own member index */
 	bool journal_busy;
 	bool journal_frozen;
 	bool halted;
@@ -155,6 +157,26 @@ void petal_primary_close(struct petal_primary *primary);
  * Then all before it is committed, and the epoch may be opened (I6, I7).
  */
 bool petal_primary_started(const struct petal_primary *primary);
+
+/**
+ * petal_primary_stalled_ns() - since when a claim holds back all others
+ *
+ * Of a producer that lives, or a dead one's that cannot be named yet. Whoever
+ * finds that too long ago begins an epoch, which goes on without the claim.
+ *
+ * Return: PETAL_CLOCK_NEVER when there is none.
+ */
+uint64_t petal_primary_stalled_ns(const struct petal_primary *primary);
+
+/**
+ * petal_primary_expel() - take that claim from its owner, after depose
+ * @ret_owner: whose it is
+ *
+ * Its publish is refused by -ESTALE.
+ *
+ * Return: 0, or as petal_mpsc_fence().
+ */
+int petal_primary_expel(struct petal_primary *primary, uint32_t *ret_owner);
 
 /**
  * petal_primary_depose() - a later epoch has begun

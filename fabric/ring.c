@@ -258,6 +258,8 @@ static int claim(struct petal_ring *ring, uint32_t length, uint64_t share,
 
 	if (err < 0)
 		return err;
+	if (ring->claimed)
+		return -EBUSY;
 	if (length > petal_ring_length_max(ring))
 		return -EMSGSIZE;
 	if (ring->sequence - accepted_sequence(ring) >= PETAL_LOG_WINDOW ||
@@ -273,8 +275,9 @@ static uint8_t *payload_of(const struct petal_mpsc_claim *claim)
 }
 
 /* Fill in what a producer knows, hand the record over, wake the node. */
-static int publish(struct petal_ring *ring, struct petal_mpsc_claim *claim,
-		   uint32_t type, uint32_t queue, uint32_t length,
+static int publish(struct petal_ring *ring,
+		   const struct petal_mpsc_claim *claim, uint32_t type,
+		   uint32_t queue, uint32_t length,
 		   struct petal_ring_ticket *ret_ticket)
 {
 	struct petal_record_durable *record = (void *)claim->record;
@@ -454,21 +457,54 @@ static int claim_until(struct petal_ring *ring, uint32_t length,
 	return err == -ETIMEDOUT ? -EAGAIN : err;
 }
 
+int petal_ring_claim(struct petal_ring *ring, uint32_t queue, uint32_t length,
+		     uint64_t deadline_ns, struct petal_ring_claim *ret_claim)
+{
+	struct petal_ring_claim claim = { .length = length, .queue = queue };
+	int err;
+
+	if (queue > ring->log.geometry.queue_count)
+		return -EINVAL;
+	err = claim_until(ring, length, NULL, 0, deadline_ns, &claim.room);
+	if (err < 0)
+		return err;
+	claim.payload = payload_of(&claim.room);
+	ring->claimed = true;
+	*ret_claim = claim;
+	return 0;
+}
+
+int petal_ring_commit(struct petal_ring *ring,
+		      const struct petal_ring_claim *claim,
+		      struct petal_ring_ticket *ret_ticket)
+{
+	ring->claimed = false;
+	return publish(ring, &claim->room, 0, claim->queue, claim->length,
+		       ret_ticket);
+}
+
+void petal_ring_abort(struct petal_ring *ring,
+		      const struct petal_ring_claim *claim)
+{
+	ring->claimed = false;
+	/* Of one that was taken from us, nothing is left to give up. */
+	petal_mpsc_abort(&ring->log.ring, &claim->room);
+	wake_node(ring);
+}
+
 int petal_ring_publish_until(struct petal_ring *ring, uint32_t queue,
 			     const void *bytes, uint32_t length,
 			     uint64_t deadline_ns,
 			     struct petal_ring_ticket *ret_ticket)
 {
-	struct petal_mpsc_claim room;
+	struct petal_ring_claim claim;
 	int err;
 
-	if (queue > ring->log.geometry.queue_count)
-		return -EINVAL;
-	err = claim_until(ring, length, NULL, 0, deadline_ns, &room);
+	err = petal_ring_claim(ring, queue, length, deadline_ns, &claim);
 	if (err < 0)
 		return err;
-	memcpy(payload_of(&room), bytes, length);
-	return publish(ring, &room, 0, queue, length, ret_ticket);
+	memcpy(claim.payload, bytes, length);
+	return petal_ring_commit(ring, &claim, ret_ticket);
 }
 
 int petal_ring_publish(struct petal_ring *ring, uint32_t queue,

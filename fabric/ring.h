@@ -16,8 +16,10 @@
  * and takes messages from it in place; petald is only woken. An
  * acknowledgement names its level: see enum petal_level.
  *
- *    petal_ring_send()      one record, and wait for a level
- *    petal_ring_publish()   one record, do not wait: a ticket
+ *    petal_ring_claim()     room for a record, filled in place, ...
+ *    petal_ring_commit()    ... handed over: a ticket
+ *    petal_ring_publish()   both, of bytes that lie elsewhere
+ *    petal_ring_send()      the same, and wait for a level
  *    petal_ring_wait()      wait for a ticket's level
  *    petal_ring_take()      lease a message, read it in place
  *    petal_ring_forward()   acknowledge it and put its outcome, in one record
@@ -46,6 +48,15 @@ struct petal_ring {
 	uint32_t owner;
 	uint64_t session;
 	uint64_t sequence; /* of the last record published */
+	bool claimed;      /* petal_ring_claim() has not found its end */
+};
+
+/* A record that is being filled where it will stay. */
+struct petal_ring_claim {
+	void *payload; /* zeroes or old bytes, 64-byte aligned */
+	uint32_t length;
+	uint32_t queue;
+	struct petal_mpsc_claim room;
 };
 
 /* A record that was published and whose outcome is awaited. */
@@ -90,16 +101,51 @@ void petal_ring_close(struct petal_ring *ring);
 int petal_ring_queue(const struct petal_ring *ring, const char *name);
 
 /**
+ * petal_ring_claim() - borrow room for one record
+ * @queue: a queue's number, or 0 for a record that no queue hands out
+ * @length: at most petal_ring_length_max()
+ * @deadline_ns: wait so long for room; 0 to look without waiting
+ *
+ * One at a time. What is claimed holds back what others publish after it: of a
+ * process that dies it becomes padding at once, of one that stops by the end of
+ * the node's stall_ms, with the epoch.
+ *
+ * Return: 0; -EAGAIN when the ring is full or the window is; -EMSGSIZE;
+ * -EINVAL; -EBUSY while another claim of ours is open; -PETAL_EUNKNOWN when the
+ * ring is closed or halted.
+ */
+int petal_ring_claim(struct petal_ring *ring, uint32_t queue, uint32_t length,
+		     uint64_t deadline_ns, struct petal_ring_claim *ret_claim);
+
+/**
+ * petal_ring_commit() - publish what was claimed and filled
+ *
+ * Does not wait. The outcome is kept until PETAL_LOG_WINDOW further records of
+ * ours have been accepted. The claim is of no use any more.
+ *
+ * Return: 0 with a ticket; -ESTALE when the ring went on without it.
+ */
+int petal_ring_commit(struct petal_ring *ring,
+		      const struct petal_ring_claim *claim,
+		      struct petal_ring_ticket *ret_ticket);
+
+/**
+ * petal_ring_abort() - give up what was claimed
+ *
+ * It never becomes part of the ring.
+ */
+void petal_ring_abort(struct petal_ring *ring,
+		      const struct petal_ring_claim *claim);
+
+/**
  * petal_ring_publish() - write one record into the ring
  * @queue: a queue's number, or 0 for a record that no queue hands out
  * @bytes: copied once, into the ring
  * @length: at most petal_ring_length_max()
  *
- * Does not wait. The outcome is kept until PETAL_LOG_WINDOW further records of
- * ours have been accepted.
+ * Does not wait.
  *
- * Return: 0 with a ticket; -EAGAIN when the ring is full or the window is;
- * -EMSGSIZE; -PETAL_EUNKNOWN when the ring is closed or halted.
+ * Return: 0 with a ticket, or as petal_ring_claim() and petal_ring_commit().
  */
 int petal_ring_publish(struct petal_ring *ring, uint32_t queue,
 		       const void *bytes, uint32_t length,

@@ -212,6 +212,20 @@ static int open_epoll(const struct shop *shop)
 	return epoll_fd < 0 ? -errno : epoll_fd;
 }
 
+/* Filled where it will be read: no copy. Waits for room, if there is none. */
+static int publish_in_place(struct shop *shop, uint32_t order,
+			    struct petal_ring_ticket *ret_ticket)
+{
+	struct petal_ring_claim claim;
+	int err = petal_ring_claim(&shop->ring, shop->orders, sizeof(order),
+				   soon(), &claim);
+
+	if (err < 0)
+		return err;
+	memcpy(claim.payload, &order, sizeof(order));
+	return petal_ring_commit(&shop->ring, &claim, ret_ticket);
+}
+
 /*
  * Many at a time. An acknowledgement covers all that came before it, so the
  * last ticket is enough.
@@ -222,15 +236,8 @@ static int publish_many(struct shop *shop)
 	uint64_t lsn;
 	int epoll_fd, err = 0;
 
-	for (uint32_t i = 0; err == 0 && i < ORDERS; i++) {
-		err = petal_ring_publish(&shop->ring, shop->orders, &i,
-					 sizeof(i), &ticket);
-		if (err == -EAGAIN) /* full just now: wait for room */
-			err = petal_ring_publish_until(&shop->ring,
-						       shop->orders, &i,
-						       sizeof(i), soon(),
-						       &ticket);
-	}
+	for (uint32_t i = 0; err == 0 && i < ORDERS; i++)
+		err = publish_in_place(shop, i, &ticket);
 	if (err < 0)
 		return fail(shop, "cannot publish", err);
 	shop->taken += ORDERS;

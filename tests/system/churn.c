@@ -4,15 +4,21 @@
  *
  *    churn DIR [LOOPS]     DIR is [petal] dir of a node that runs
  *    churn DIR leave       leaves the ring "left", with messages on all disks
+ *    churn DIR stop        a producer stops with a claim, which the others must
+ *                          not feel for longer than the node's stall_ns
  *
  * Run by durable.sh, with a journal of 16 MiB. Harder: more LOOPS.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "fabric/node.h"
 #include "fabric/ring.h"
@@ -30,6 +36,11 @@ static int fail(const char *what, int err)
 	fprintf(stderr, "churn: %s: %s: %s\n", what, petal_strerror(err),
 		node.error);
 	return err;
+}
+
+static uint64_t until(void)
+{
+	return petal_clock_now_ns() + PETAL_S(20);
 }
 
 static int make(const char *name, struct petal_ring *ring)
@@ -134,6 +145,108 @@ static int leave(void)
 	return 0;
 }
 
+/*
+ * The child, which is stopped between claim and commit. What it claimed never
+ * becomes part of the ring, and it is told so when it goes on.
+ */
+static int stop_with_a_claim(const char *dir)
+{
+	struct petal_ring_ticket ticket;
+	struct petal_ring_claim claim;
+	struct petal_node own;
+	struct petal_ring ring;
+	int err;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	err = petal_ring_find(&dir, 1, "stopped", until(), &own, &ring);
+	if (err == 0)
+		err = petal_ring_claim(&ring, 1, 8, 0, &claim);
+	if (err == 0 && petal_ring_claim(&ring, 1, 8, 0, &claim) != -EBUSY)
+		err = -EPROTO;
+	if (err < 0)
+		return fail("who stops", err);
+	raise(SIGSTOP);
+	memcpy(claim.payload, "too late", 8);
+	err = petal_ring_commit(&ring, &claim, &ticket);
+	if (err == -ESTALE)
+		err = petal_ring_claim(&ring, 1, 8, 0, &claim);
+	petal_ring_close(&ring);
+	petal_node_detach(&own);
+	return err == -PETAL_EUNKNOWN ? 0 : fail("who was stopped", err);
+}
+
+/* Sent in time, or again in the epoch that goes on without the other. */
+static int send_beside(const char *dir, struct petal_node *own,
+		       struct petal_ring *ring)
+{
+	struct petal_ring_ticket ticket;
+	uint64_t session = ring->session, lsn;
+	int err = petal_ring_publish(ring, 1, "in time", 8, &ticket);
+
+	if (err == 0)
+		err = petal_ring_wait(ring, &ticket, PETAL_LEVEL_MEM2, until(),
+				      &lsn);
+	if (err != -PETAL_EUNKNOWN)
+		return fail("beside one that is stopped", err ? err : -EPROTO);
+	petal_ring_close(ring);
+	petal_node_detach(own);
+	err = petal_ring_find(&dir, 1, "stopped", until(), own, ring);
+	if (err < 0)
+		return fail("the epoch after", err);
+	err = petal_producer_outcome(ring, session, ticket.sequence,
+				     PETAL_LEVEL_MEM2, until(), &lsn);
+	if (err != -ENOENT)
+		return fail("a record behind the claim", err);
+	err = petal_ring_send(ring, 1, "in time", 8, PETAL_LEVEL_MEM2, until(),
+			      &lsn);
+	return err < 0 ? fail("in the epoch after", err) : 0;
+}
+
+static int take_only_one(struct petal_ring *ring)
+{
+	struct petal_message message;
+	int err = petal_ring_take(ring, 1, until(), &message);
+
+	if (err == 0 && memcmp(message.bytes, "in time", 8) != 0)
+		err = -EPROTO;
+	if (err == 0)
+		err = petal_ring_forward(ring, &message, 1, NULL, 0,
+					 PETAL_LEVEL_MEM2, until());
+	if (err == 0 && petal_ring_take(ring, 1, 0, &message) != 1)
+		err = -EPROTO;
+	return err == 0 ? 0 : fail("what is in the ring", err);
+}
+
+static int goes_on_without_one_that_stops(const char *dir)
+{
+	struct petal_node own;
+	struct petal_ring ring;
+	int status = 0, err = make("stopped", &ring);
+	pid_t child;
+
+	petal_ring_close(&ring);
+	child = err == 0 ? fork() : -1;
+	if (child < 0)
+		return err < 0 ? err : -errno;
+	if (child == 0)
+		_exit(stop_with_a_claim(dir) != 0);
+	if (waitpid(child, &status, WUNTRACED) != child || !WIFSTOPPED(status))
+		return fail("who stops", -ECHILD);
+	err = petal_ring_find(&dir, 1, "stopped", until(), &own, &ring);
+	if (err == 0)
+		err = send_beside(dir, &own, &ring);
+	kill(child, SIGCONT);
+	if (waitpid(child, &status, 0) != child || status != 0)
+		err = fail("who was stopped", -ECHILD);
+	if (err == 0)
+		err = take_only_one(&ring);
+	if (err == 0 && count_of("counts", "stalls") != 1)
+		err = fail("stalls of the status", -EPROTO);
+	petal_ring_close(&ring);
+	petal_node_detach(&own);
+	return err == 0 ? petal_ring_delete(&node, "stopped") : err;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned loops = argc > 2 ? (unsigned)atoi(argv[2]) : LOOPS;
@@ -146,6 +259,8 @@ int main(int argc, char **argv)
 		return fail(argv[1], err) != 0;
 	if (argc > 2 && strcmp(argv[2], "leave") == 0)
 		return leave() != 0;
+	if (argc > 2 && strcmp(argv[2], "stop") == 0)
+		return goes_on_without_one_that_stops(argv[1]) != 0;
 	err = deleted_under_writes_leaves_links_alone(loops);
 	if (err == 0)
 		err = ring_at_rest_keeps_no_space();

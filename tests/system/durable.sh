@@ -54,6 +54,7 @@ write_config() {
 			journal_bytes = 16M
 			heartbeat_ms = 100
 			suspect_beats = 50
+			stall_ms = 300
 		END
 		for node in 1 2 3; do
 			cat <<-END
@@ -334,6 +335,13 @@ rings_show_their_members() {
 	answers 2 '{"op": "ring-open", "name": "kept"}' 'primary is node 1'
 }
 
+stopped_producer_holds_back_for_a_while_only() {
+	(inside timeout "$LIMIT_S" "$client" "$sandbox/1" stop) \
+		2>"$sandbox/errors" || complain "$(cat "$sandbox/errors")"
+	grep -q "goes on in epoch 2 without a record that process [1-9]" \
+		"$sandbox/1.log" || complain "node 1 does not say who stopped"
+}
+
 killed_backup_comes_back_in() {
 	kill -KILL "${pid_of[3]}"
 	wait "${pid_of[3]}" 2>/dev/null || :
@@ -445,6 +453,7 @@ rings_come_and_go_beside_others
 node_keeps_so_many_rings
 shortest_lease_does_not_spin
 batches_of_a_deleted_ring_are_let_go
+stopped_producer_holds_back_for_a_while_only
 rings_show_their_members
 killed_backup_comes_back_in
 primary_without_its_memory_is_followed_by_another

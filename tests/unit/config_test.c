@@ -77,7 +77,7 @@ static void load__reads_every_key(void **state)
 
 	assert_ok(load(f, petal,
 		       "provider = shm\njournal_bytes = 2G\n"
-		       "heartbeat_ms = 20\nsuspect_beats = 5\n"
+		       "heartbeat_ms = 20\nsuspect_beats = 5\nstall_ms = 50\n"
 		       "election_ms = 60\nallow_same_host = yes\n",
 		       nodes));
 	assert_string_equal(f->error, "");
@@ -89,6 +89,7 @@ static void load__reads_every_key(void **state)
 	assert_int_equal(f->config.journal_bytes, UINT64_C(2) << 30);
 	assert_int_equal(f->config.heartbeat_ns, PETAL_MS(20));
 	assert_int_equal(f->config.suspect_beats, 5);
+	assert_int_equal(f->config.stall_ns, PETAL_MS(50));
 	assert_int_equal(f->config.election_ms, 60);
 	assert_true(f->config.allow_same_host);
 	assert_int_equal(f->config.node_count, 2);
@@ -173,6 +174,7 @@ static void load__each_mistake_has_its_sentence(void **state)
 		{ "heartbeat_ms = 0\n", "", "1 to 60000" },
 		{ "heartbeat_ms = 60001\n", "", "1 to 60000" },
 		{ "heartbeat_ms = 1s\n", "", "1 to 60000" },
+		{ "stall_ms = 9\n", "", "10 to 60000" },
 		{ "suspect_beats = 1\n", "", "2 to 1000" },
 		{ "suspect_beats = 1001\n", "", "2 to 1000" },
 		{ "election_ms = 99999999999999999999\n", "", "20 to 60000" },

@@ -1362,6 +1362,37 @@ static void bury__behind_a_living_claim_waits_without_spinning(void **state)
 	assert_true(reached(f, PETAL_LEVEL_DISK3));
 }
 
+static void stall__is_told_from_when_a_claim_is_in_the_way(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_primary *primary = &f->t.primary;
+	struct petal_mpsc_claim claim;
+	uint64_t since_ns;
+	uint32_t owner;
+
+	put(f, 0, "before");
+	trio_rest(&f->t);
+	assert_int_equal(petal_primary_stalled_ns(primary), PETAL_CLOCK_NEVER);
+	assert_ok(trio_claim(&f->source, 100, &claim));
+	since_ns = f->t.now_ns;
+	trio_step(&f->t);
+	f->t.now_ns += PETAL_MS(7);
+	trio_step(&f->t);
+	assert_int_equal(petal_primary_stalled_ns(primary), since_ns);
+	trio_publish(&f->source, &claim, 0, WORK, 100);
+	trio_rest(&f->t);
+	assert_int_equal(petal_primary_stalled_ns(primary), PETAL_CLOCK_NEVER);
+
+	assert_ok(trio_claim(&f->source, 100, &claim));
+	trio_step(&f->t);
+	assert_int_equal(petal_primary_stalled_ns(primary), f->t.now_ns);
+	petal_primary_depose(primary);
+	assert_ok(petal_primary_expel(primary, &owner));
+	assert_int_equal(owner, f->source.owner);
+	assert_int_equal(petal_mpsc_publish(&f->source.log.ring, &claim),
+			 -ESTALE);
+}
+
 /* ---- disks that fail ---- */
 
 static void disk__own_failure_freezes_d_and_memory_goes_on(void **state)
@@ -1635,6 +1666,7 @@ int main(void)
 		TEST(bury__number_in_use_again_does_not_answer_for_the_dead),
 		TEST(bury__number_is_free_again_with_a_new_session),
 		TEST(bury__behind_a_living_claim_waits_without_spinning),
+		TEST(stall__is_told_from_when_a_claim_is_in_the_way),
 		TEST(disk__own_failure_freezes_d_and_memory_goes_on),
 		TEST(disk__refusal_of_a_batch_freezes_too),
 		TEST(disk__full_one_waits_and_goes_on),
