@@ -89,6 +89,23 @@ def disk(root, name):
             *own]
 
 
+def replica(root):
+    """The protocol without its wire, disk and registry, and the actors."""
+    parts = ("backup", "failover", "log", "primary*", "recovery", "seal",
+             "sessions", "txn")
+    paths = list(root.glob("actors/*.c"))
+    for part in parts:
+        paths += root.glob(f"fabric/{part}.c")
+    return library(root) + sorted(str(path.relative_to(root))
+                                  for path in paths)
+
+
+def sim(root):
+    histories = root.glob("tests/sim/*.c")
+    return replica(root) + sorted(str(path.relative_to(root))
+                                  for path in histories)
+
+
 def memory():
     """Where small files live best; None is the usual place."""
     place = "/dev/shm"

@@ -66,7 +66,7 @@ static void work(struct fixture *f)
 	trio_rest(&f->t);
 }
 
-static int setup(void **state)
+static int setup_working(void **state)
 {
 	const struct trio_options options = { .seed = 1,
 					      .data_bytes = DATA_BYTES,
@@ -80,12 +80,22 @@ static int setup(void **state)
 	assert_true(trio_link(&f->t, 1));
 	assert_true(trio_link(&f->t, 2));
 	trio_rest(&f->t);
+	*state = f;
+	return 0;
+}
+
+/* The primary is deposed, and has left the same as a fenced backup. */
+static int setup(void **state)
+{
+	struct fixture *f;
+
+	setup_working(state);
+	f = *state;
 	work(f);
 	petal_primary_depose(&f->t.primary);
 	petal_backup_fence(&f->t.members[1].backup);
 	assert_ok(petal_primary_leaves(&f->t.primary, &f->of_primary));
 	assert_ok(petal_backup_leaves(&f->t.members[1].backup, &f->of_backup));
-	*state = f;
 	return 0;
 }
 
@@ -100,6 +110,27 @@ static int teardown(void **state)
 	trio_close(&f->t);
 	free(f);
 	return 0;
+}
+
+/* I8: the primary lives, has not heard of it, and writes on. */
+static void fence__what_is_written_later_moves_nothing(void **state)
+{
+	struct fixture *f = *state;
+	const struct petal_backup *fenced = &f->t.members[1].backup;
+	const struct petal_backup *other = &f->t.members[2].backup;
+	struct petal_recovery left, later;
+
+	put(f, 1);
+	trio_rest(&f->t);
+	petal_backup_fence(&f->t.members[1].backup);
+	assert_ok(petal_backup_leaves(fenced, &left));
+	put(f, 2);
+	trio_rest(&f->t);
+	assert_ok(petal_backup_leaves(fenced, &later));
+	assert_int_equal(later.end.lsn, left.end.lsn);
+	assert_int_equal(later.end.pos, left.end.pos);
+	assert_int_equal(other->cursor.lsn, left.end.lsn + 1);
+	assert_int_equal(f->t.primary.members[1].memory_pos, left.end.pos);
 }
 
 static void open_next(struct fixture *f, const struct petal_recovery *r)
@@ -319,6 +350,9 @@ static void open__hands_out_what_was_not_acknowledged(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(
+			fence__what_is_written_later_moves_nothing,
+			setup_working, teardown),
 		TEST(leaves__backup_and_primary_leave_the_same_log),
 		TEST(copy__equal_bytes_at_equal_positions),
 		TEST(check__any_flipped_byte_is_found),
