@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A producer and a taker of one ring, while somebody kills its primary again and
- * again: nothing acknowledged may be missing, nothing may be there twice.
+ * again: nothing acknowledged may be missing, nothing may be there twice, or out of order.
  *
  *    successor make DIR RING             makes the ring
  *    successor run KILLS LEVEL RING DIR...
+ *    successor run 0 LEVEL RING DIR...     until the end of stdin
  *
  * A line "SECONDS.MICROSECONDS [leader]" on stdin says when somebody killed the
  * primary's petald, and whether it led the registry too; from there the time to
  * the next acknowledgement is measured. Prints
  * "primary DIR" on stdout whenever it has found one and the ring takes records,
- * and a JSON line at the end. Run by failover.sh.
+ * and a JSON line at the end. Run by failover.sh, and by the proof faults.
  *
  * Each record carries a number. The producer sends a number again only when the
  * ring says that the record is not in it. The taker counts each number by a bit,
@@ -69,6 +70,7 @@ struct run {
 	uint64_t unknown, found, again;
 	struct kill kills[KILLS_MAX];
 	unsigned killed, served, unasked;
+	bool told_to_end;
 	_Atomic bool sent_all;
 	/* The taker. */
 	uint64_t *lsn_of; /* by number: 0 not seen */
@@ -108,6 +110,12 @@ static uint64_t wall_us(void)
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
+static bool is_over(void)
+{
+	return run.kill_count == 0 ? run.told_to_end
+				   : run.killed == run.kill_count;
+}
+
 static void note_kill(int timeout_ms)
 {
 	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
@@ -116,9 +124,10 @@ static void note_kill(int timeout_ms)
 	char line[64];
 	ssize_t n;
 
-	if (run.killed == run.kill_count || poll(&in, 1, timeout_ms) != 1)
+	if (is_over() || poll(&in, 1, timeout_ms) != 1)
 		return;
 	n = read(STDIN_FILENO, line, sizeof(line) - 1);
+	run.told_to_end = n == 0;
 	line[n < 0 ? 0 : n] = '\0';
 	if (sscanf(line, "%" SCNu64 ".%" SCNu64, &seconds, &micros) != 2)
 		return;
@@ -253,7 +262,7 @@ static int recover(void)
 	if (err < 0)
 		return fail("cannot go on after a kill", err);
 	/* Whoever killed may tell us after we have noticed. */
-	if (run.served == run.killed)
+	if (run.served == run.killed && run.kill_count > 0)
 		note_kill(1000);
 	run.unasked += run.served == run.killed;
 	served();
@@ -268,7 +277,7 @@ static int produce(void)
 
 	while (err == 0 && !atomic_load(&run.failed)) {
 		note_kill(0);
-		if (run.served == run.kill_count && end_ns == 0)
+		if (is_over() && run.served == run.killed && end_ns == 0)
 			end_ns = petal_clock_now_ns() + PETAL_MS(200);
 		if (end_ns != 0 && petal_clock_now_ns() > end_ns)
 			break;
@@ -378,26 +387,30 @@ static void print_row(const char *name, const struct kill *kills,
 
 static int report(void)
 {
-	uint64_t missing = 0;
+	uint64_t missing = 0, misplaced = 0, last = 0;
 	unsigned plain = 0;
 
-	for (uint64_t n = 0; n < run.acknowledged; n++)
+	for (uint64_t n = 0; n < run.acknowledged; n++) {
 		missing += run.lsn_of[n] == 0;
+		misplaced += run.lsn_of[n] < last;
+		last = run.lsn_of[n];
+	}
 	qsort(run.kills, run.served, sizeof(run.kills[0]), compare);
 	while (plain < run.served && !run.kills[plain].leader)
 		plain++;
 	printf("{\"level\": \"%s\", \"acknowledged\": %" PRIu64
-	       ", \"missing\": %" PRIu64 ", \"twice\": %" PRIu64
-	       ", \"unknown\": %" PRIu64 ", \"found\": %" PRIu64
-	       ", \"sent_again\": %" PRIu64 ", \"delivered_again\": %" PRIu64
-	       ", \"unasked\": %u",
+	       ", \"missing\": %" PRIu64 ", \"misplaced\": %" PRIu64
+	       ", \"twice\": %" PRIu64 ", \"unknown\": %" PRIu64
+	       ", \"found\": %" PRIu64 ", \"sent_again\": %" PRIu64
+	       ", \"delivered_again\": %" PRIu64 ", \"unasked\": %u",
 	       petal_level_name(run.level), run.acknowledged, missing,
-	       run.twice, run.unknown, run.found, run.again, run.comes_again,
-	       run.unasked);
+	       misplaced, run.twice, run.unknown, run.found, run.again,
+	       run.comes_again, run.unasked);
 	print_row("primary", run.kills, plain);
 	print_row("primary_and_leader", run.kills + plain, run.served - plain);
 	printf("}\n");
-	return missing == 0 && run.twice == 0 && run.seen == run.acknowledged &&
+	return missing == 0 && misplaced == 0 && run.twice == 0 &&
+			       run.seen == run.acknowledged &&
 			       !atomic_load(&run.failed)
 		       ? 0
 		       : 1;
