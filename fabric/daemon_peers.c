@@ -532,6 +532,7 @@ static void carry_out(struct daemon *d, const struct petal_member_action *a)
 		d->peers[a->node].up = false;
 		daemon_rings_peer_down(d, a->node);
 		daemon_swaps_peer_down(d, a->node);
+		petal_registry_miss(d->registry, a->node);
 		break;
 	case PETAL_MEMBER_PING:
 		send_beat(d, a->node);

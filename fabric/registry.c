@@ -188,6 +188,15 @@ void petal_registry_close(struct petal_registry *registry)
 
 /* Changing and reading. */
 
+void petal_registry_miss(struct petal_registry *registry, uint32_t node)
+{
+	registry_lock(registry);
+	registry->gone = node;
+	if (!registry->closing)
+		uv_async_send(&registry->async);
+	registry_unlock(registry);
+}
+
 int petal_registry_cas(struct petal_registry *registry, const char *key,
 		       uint64_t expected_version, const void *value,
 		       uint32_t length, uint64_t cookie)

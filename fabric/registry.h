@@ -219,6 +219,17 @@ void petal_registry_close(struct petal_registry *registry);
 int petal_registry_fd(struct petal_registry *registry);
 
 /**
+ * petal_registry_miss() - a voter's host, process or link seems to be gone
+ * @registry: the registry
+ * @node: which voter
+ *
+ * If it leads, another is elected at once: the lowest voter that is left runs
+ * first, the next one 50 ms later. Without this it takes election_ms of silence.
+ * Said of a leader that lives, it costs an election and nothing else.
+ */
+void petal_registry_miss(struct petal_registry *registry, uint32_t node);
+
+/**
  * petal_registry_cas() - change a key, if it is still as we know it
  * @registry: the registry
  * @key: the key

@@ -96,6 +96,8 @@ struct petal_registry {
 	uv_loop_t loop;
 	uv_async_t async;
 	uv_prepare_t prepare;
+	uv_timer_t patience; /* before we run for a leader that is missed */
+	uint32_t missed;     /* by whom it is led, and who is missed */
 	struct raft raft;
 	struct raft_io io;
 	struct raft_fsm raft_fsm;
@@ -108,6 +110,11 @@ struct petal_registry {
 	/* And its own close, which may call back more than once. */
 	void (*close)(struct raft_io *io, raft_io_close_cb cb);
 	raft_io_close_cb close_cb;
+	/* Its start, and what it makes of a message from another voter. */
+	int (*start)(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
+		     raft_io_recv_cb recv);
+	raft_io_recv_cb recv;
+	unsigned long long last_term; /* of the entry that was written last */
 
 	/* Loop: what is open, and closes in the order raft, handles, io. */
 	bool io_open;
@@ -133,6 +140,9 @@ struct petal_registry {
 	pthread_cond_t ended_cond;
 	bool ended;
 	bool closing;
+
+	/* Lock: whose connection has ended; 0: nobody's. */
+	uint32_t gone;
 
 	/* Lock: requests. C-Raft's part of one is the loop's, in state RAFT. */
 	struct registry_request requests[PETAL_REGISTRY_INFLIGHT_MAX];
@@ -185,6 +195,11 @@ int registry_store_check(const struct petal_registry *registry,
 /* A log was begun: write down whose it is. */
 int registry_store_identify(const struct petal_registry *registry,
 			    const struct petal_registry_options *options);
+
+/* registry_raft.c */
+
+/* If that voter leads, take its place as if it had asked us to. */
+void registry_raft_succeed(struct petal_registry *registry, uint32_t leader);
 
 /* registry_queues.c: under the lock, or before there is a thread. */
 

@@ -175,6 +175,8 @@ static int append_watched(struct raft_io *io, struct raft_io_append *req,
 	err = registry->append(io, &append->ours, entries, n, append_cb);
 	if (err != 0)
 		free(append);
+	else if (n > 0)
+		registry->last_term = entries[n - 1].term;
 	note_disk(registry, err);
 	return err;
 }
@@ -199,6 +201,42 @@ static void close_watched(struct raft_io *io, raft_io_close_cb cb)
 
 	registry->close_cb = cb;
 	registry->close(io, close_once);
+}
+
+/* To hear what C-Raft does with messages. */
+static int start_watched(struct raft_io *io, unsigned msecs,
+			 raft_io_tick_cb tick, raft_io_recv_cb recv)
+{
+	struct petal_registry *registry = registry_of(io);
+
+	registry->recv = recv;
+	return registry->start(io, msecs, tick, recv);
+}
+
+/*
+ * The message by which a leader hands its place over (Ongaro's thesis, 3.10),
+ * as if the lost one had sent it. Whoever gets it runs for the next term, with
+ * what it has; who has more does not vote for it, as ever. Where C-Raft knows of
+ * a later end of its log than we have seen, it does nothing.
+ */
+void registry_raft_succeed(struct petal_registry *registry, uint32_t leader)
+{
+	struct raft_message message = {
+		.type = RAFT_IO_TIMEOUT_NOW,
+		.timeout_now = {
+			.term = registry->raft.current_term,
+			.last_log_index = raft_last_index(&registry->raft),
+			.last_log_term = registry->last_term,
+		},
+	};
+
+	if (registry->recv == NULL ||
+	    raft_state(&registry->raft) != RAFT_FOLLOWER)
+		return;
+	raft_leader(&registry->raft, &message.server_id,
+		    &message.server_address);
+	if (message.server_id == leader)
+		registry->recv(&registry->io, &message);
 }
 
 /* Beginning. */
@@ -245,6 +283,8 @@ static int raft_prepare(struct petal_registry *registry,
 	registry->io.append = append_watched;
 	registry->close = registry->io.close;
 	registry->io.close = close_watched;
+	registry->start = registry->io.start;
+	registry->io.start = start_watched;
 	/* It would set damaged segments aside, and acknowledged entries too. */
 	raft_uv_set_auto_recovery(&registry->io, false);
 	registry->raft_fsm = (struct raft_fsm){

@@ -27,6 +27,8 @@
 
 /* So long a closing thread may hang on its disk before it is left behind. */
 #define CLOSE_S 30
+/* So long the next one waits for an election to be over. */
+#define PATIENCE_MS 50
 
 /* Requests. */
 
@@ -89,8 +91,48 @@ static bool request_pass(struct petal_registry *registry)
 	return request != NULL;
 }
 
+/* Who leads is missed. */
+
+/* How many voters try before us, should that one be lost. */
+static unsigned rank_without(const struct petal_registry *registry,
+			     uint32_t leader)
+{
+	const struct petal_registry_transport *t = &registry->transport;
+	unsigned rank = 0;
+
+	for (unsigned i = 0; i < t->voter_count; i++)
+		rank += t->voters[i].node < registry->node &&
+			t->voters[i].node != leader;
+	return rank;
+}
+
+static void patience_cb(uv_timer_t *timer)
+{
+	struct petal_registry *registry = timer->data;
+
+	if (registry->raft_open && !registry->raft_closing)
+		registry_raft_succeed(registry, registry->missed);
+}
+
+/* One after the other, or they would share the votes. */
+static void see_who_is_gone(struct petal_registry *registry)
+{
+	uint32_t gone;
+
+	registry_lock(registry);
+	gone = registry->gone;
+	registry->gone = 0;
+	registry_unlock(registry);
+	if (gone == 0 || registry->handles_closing)
+		return;
+	registry->missed = gone;
+	uv_timer_start(&registry->patience, patience_cb,
+		       rank_without(registry, gone) * PATIENCE_MS, 0);
+}
+
 static void wake_cb(uv_async_t *async)
 {
+	see_who_is_gone(async->data);
 	/* Bounded by the number of requests: each waits for a poll first. */
 	while (request_pass(async->data))
 		continue;
@@ -166,6 +208,7 @@ static void handles_close(struct petal_registry *registry)
 	petal_registry_transport_fini(&registry->transport);
 	uv_close((uv_handle_t *)&registry->async, NULL);
 	uv_close((uv_handle_t *)&registry->prepare, NULL);
+	uv_close((uv_handle_t *)&registry->patience, NULL);
 }
 
 static void watch(uv_prepare_t *prepare)
@@ -203,6 +246,8 @@ int registry_loop_open(struct petal_registry *registry,
 		uv_loop_close(&registry->loop);
 		return err;
 	}
+	uv_timer_init(&registry->loop, &registry->patience);
+	registry->patience.data = registry;
 	uv_prepare_init(&registry->loop, &registry->prepare);
 	uv_prepare_start(&registry->prepare, watch);
 	registry->async.data = registry;

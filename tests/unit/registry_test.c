@@ -33,6 +33,7 @@
 
 #define VOTERS 3
 #define PATIENCE_NS PETAL_S(60)
+#define SLOW_ELECTION_MS 3000
 #define FILL_WINDOW 32
 
 static const uint8_t cluster_id[16] = "test cluster 01";
@@ -50,6 +51,7 @@ enum order_type {
 	ORDER_SEEN,      /* Wait until an event said that the key changed. */
 	ORDER_FILL, /* @count changes of fill/0..99, and their latencies. */
 	ORDER_STATUS,
+	ORDER_MISS, /* The voter @version seems to be gone. */
 	ORDER_CLOSE,
 };
 
@@ -81,6 +83,7 @@ struct cluster {
 	pid_t pid[VOTERS];
 	int fd[VOTERS];
 	unsigned rounds;
+	unsigned election_ms;
 };
 
 /* The voter's process. */
@@ -262,6 +265,9 @@ static void voter_obey(struct voter *voter, const struct order *order,
 	case ORDER_STATUS:
 		petal_registry_status(voter->registry, &answer->counted);
 		break;
+	case ORDER_MISS:
+		petal_registry_miss(voter->registry, (uint32_t)order->version);
+		break;
 	case ORDER_CLOSE:
 		petal_registry_close(voter->registry);
 		voter->registry = NULL;
@@ -320,6 +326,7 @@ static void options_fill(struct cluster *cluster, unsigned i, char *dir,
 		.dir = dir,
 		.voters = cluster->voters,
 		.voter_count = cluster->count,
+		.election_ms = cluster->election_ms,
 	};
 	memcpy(options->cluster, cluster_id, sizeof(cluster_id));
 	memcpy(options->key, cluster_key, sizeof(cluster_key));
@@ -447,6 +454,17 @@ static int setup_three(void **state)
 	struct cluster *cluster = cluster_new(VOTERS);
 
 	for (unsigned i = 0; i < cluster->count; i++)
+		start(cluster, i);
+	*state = cluster;
+	return 0;
+}
+
+static int setup_slow(void **state)
+{
+	struct cluster *cluster = cluster_new(VOTERS);
+
+	cluster->election_ms = SLOW_ELECTION_MS;
+	for (unsigned i = 0; i < VOTERS; i++)
 		start(cluster, i);
 	*state = cluster;
 	return 0;
@@ -634,6 +652,40 @@ killed_leader__is_replaced_and_catches_up_when_it_returns(void **state)
 		for (unsigned i = 0; i < VOTERS; i++)
 			assert_key(c, i, "before", 1, "1");
 	}
+}
+
+static void miss(struct cluster *cluster, unsigned i, unsigned whom)
+{
+	struct order order = { .type = ORDER_MISS,
+			       .version = cluster->voters[whom].node };
+
+	ask(cluster, i, order);
+}
+
+/* Long before the others could have noticed by themselves. */
+static void missed_leader__is_replaced_at_once(void **state)
+{
+	struct cluster *c = *state;
+	unsigned old = leader_await(c, 0), new;
+	uint64_t killed_ns, took_ns;
+
+	cas_surely(c, "before", "1");
+	killed_ns = petal_clock_now_ns();
+	kill_hard(c, old);
+	for (unsigned i = 0; i < VOTERS; i++)
+		if (i != old)
+			miss(c, i, old);
+	new = leader_await(c, c->voters[old].node);
+	took_ns = petal_clock_now_ns() - killed_ns;
+	print_message("fail-over: %llu ms\n",
+		      (unsigned long long)took_ns / 1000000);
+	assert_true(took_ns < PETAL_MS(SLOW_ELECTION_MS) / 2);
+	assert_key(c, new, "before", 1, "1");
+	start(c, old);
+
+	/* It lives: that costs an election, or nothing. */
+	miss(c, old, new);
+	cas_surely(c, "after", "2");
 }
 
 static void killed_under_load__no_answered_change_is_lost(void **state)
@@ -1470,6 +1522,9 @@ int main(void)
 		THREE(three__elect_change_and_all_see_it),
 		THREE(three__commit_latency_is_measured),
 		THREE(killed_leader__is_replaced_and_catches_up_when_it_returns),
+		cmocka_unit_test_setup_teardown(
+			missed_leader__is_replaced_at_once, setup_slow,
+			teardown),
 		THREE(killed_under_load__no_answered_change_is_lost),
 		THREE(leader_without_followers__does_not_answer_that_it_is_done),
 		THREE(restart_of_all__keeps_all_keys),
