@@ -498,6 +498,7 @@ static int loop(struct daemon *d)
 		daemon_swaps_step(d);
 		more |= daemon_rings_step(d);
 		daemon_failover_step(d);
+		daemon_replace_step(d);
 		if (more == 0)
 			more = petal_wire_arm(d->wire) != 0;
 		err = wait_ready(d, more ? 0 : sleep_ns(d));

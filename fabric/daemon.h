@@ -105,6 +105,8 @@ struct daemon_ring {
 	struct petal_failover failover;
 	uint64_t tell_ns; /* suspicion, FENCE or CALL are said again then */
 	bool swapping;    /* our swap of its epoch or state is under way */
+	uint32_t replace_from, replace_to; /* members; 0: none is */
+	uint64_t replace_until_ns;
 	struct petal_record_cursor sealed; /* of a primary that recovered it */
 };
 
@@ -351,6 +353,9 @@ void daemon_epochs_stop(struct daemon *d);
 /* daemon_failover.c */
 void daemon_failover_step(struct daemon *d);
 uint64_t daemon_failover_next_ns(const struct daemon *d);
+/* Swap the ring's configuration for one of a later epoch or state. */
+void daemon_failover_propose(struct daemon_ring *ring,
+			     const struct petal_ring_config *config);
 /* We follow ourselves: take from its owner what held the ring back. */
 void daemon_failover_expel(struct daemon_ring *ring, uint32_t epoch);
 void daemon_failover_suspected(struct daemon *d, uint32_t peer, uint64_t id,
@@ -391,6 +396,12 @@ void daemon_swaps_applied(struct daemon *d, uint32_t at_peer, uint64_t cookie,
 uint64_t daemon_swaps_revision(const struct daemon *d);
 void daemon_swaps_changed(struct daemon *d);
 void daemon_swaps_peer_down(struct daemon *d, uint32_t peer);
+
+/* daemon_replace.c */
+/* 0, or a failure with its sentence. */
+int daemon_replace_begin(struct daemon *d, struct daemon_ring *ring,
+			 uint32_t from, uint32_t to, const char **ret_why);
+void daemon_replace_step(struct daemon *d);
 
 /* daemon_clients.c */
 int daemon_clients_open(struct daemon *d);

@@ -471,6 +471,31 @@ static void on_ring_delete(struct daemon *d, struct daemon_client *client,
 		submit(d, client, DAEMON_SWAP_DELETE, &config);
 }
 
+static void on_ring_replace(struct daemon *d, struct daemon_client *client,
+			    const char *name, const json_t *request)
+{
+	struct daemon_ring *ring = daemon_rings_find(d, name);
+	json_int_t from = json_integer_value(json_object_get(request, "from"));
+	json_int_t to = json_integer_value(json_object_get(request, "to"));
+	const char *why;
+	int err;
+
+	if (ring == NULL) {
+		refuse(d, client, -ENOENT, "there is no such ring");
+		return;
+	}
+	if (from < 1 || from > PETAL_MEMBER_NODE_MAX || to < 1 ||
+	    to > PETAL_MEMBER_NODE_MAX) {
+		refuse(d, client, -EINVAL, "from and to are nodes' numbers");
+		return;
+	}
+	err = daemon_replace_begin(d, ring, (uint32_t)from, (uint32_t)to, &why);
+	if (err < 0)
+		refuse(d, client, err, why);
+	else
+		agree(d, client);
+}
+
 static void on_status(struct daemon *d, struct daemon_client *client)
 {
 	answer(d, client, daemon_status_json(d), NULL, 0);
@@ -518,6 +543,8 @@ static void serve(struct daemon *d, struct daemon_client *client,
 		on_ring_delete(d, client, name);
 	else if (strcmp(op, "ring-open") == 0 && name != NULL)
 		on_ring_open(d, client, name);
+	else if (strcmp(op, "ring-replace") == 0 && name != NULL)
+		on_ring_replace(d, client, name, request);
 	else if (strcmp(op, "outcome") == 0 && name != NULL)
 		on_outcome(d, client, name, request);
 	else if (strcmp(op, "ring-close") == 0 && name != NULL)

@@ -302,6 +302,8 @@ static void open_ring(struct daemon *d, const struct petal_ring_config *config,
 	}
 	if (err < 0)
 		open_failed(ring, err);
+	if (ring->role == DAEMON_NOT_MEMBER)
+		daemon_epochs_drop_older(ring); /* we were replaced */
 	if (ring->role == DAEMON_LOST)
 		fprintf(stderr,
 			"petald: ring '%s' had its primary here, and its memory "
@@ -461,8 +463,12 @@ static bool is_written_to(const struct daemon *d,
 /* What is in flight to the disk is read from the ring's memory. */
 static bool journal_let_go(struct daemon *d, struct daemon_ring *ring)
 {
-	/* The slot of the later epoch takes its journal over. */
-	if (ring->superseded && daemon_rings_by_id(d, ring->config.id) != NULL)
+	const struct daemon_ring *later =
+		daemon_rings_by_id(d, ring->config.id);
+
+	/* The slot of the later epoch takes its journal over, as a member. */
+	if (ring->superseded && later != NULL &&
+	    later->role != DAEMON_NOT_MEMBER)
 		return !ring->journaling;
 	return petal_journal_detach(d->journal, ring->config.id) != -EBUSY;
 }

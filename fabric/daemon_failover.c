@@ -26,8 +26,8 @@
 
 /* Swaps of the registry. */
 
-static void propose(struct daemon_ring *ring,
-		    const struct petal_ring_config *config)
+void daemon_failover_propose(struct daemon_ring *ring,
+			     const struct petal_ring_config *config)
 {
 	struct daemon *d = ring->daemon;
 	char key[PETAL_REGISTRY_KEY_MAX + 1];
@@ -58,7 +58,7 @@ static void propose_epoch(struct daemon_ring *ring, uint32_t primary)
 	config.epoch++;
 	config.primary = primary;
 	config.recovering = true;
-	propose(ring, &config);
+	daemon_failover_propose(ring, &config);
 }
 
 /* F5. */
@@ -68,7 +68,7 @@ static void propose_open(struct daemon_ring *ring)
 
 	config.recovering = false;
 	config.sealed = ring->sealed;
-	propose(ring, &config);
+	daemon_failover_propose(ring, &config);
 }
 
 void daemon_failover_swapped(struct daemon *d, const struct daemon_swap *swap,

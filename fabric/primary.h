@@ -276,6 +276,20 @@ void petal_primary_leave(struct petal_primary *primary, unsigned member);
 void petal_primary_admitted(struct petal_primary *primary, unsigned member);
 
 /**
+ * petal_primary_exclude() - a member's acknowledgements count no more
+ *
+ * For it is about to be replaced. petal_primary_admitted() undoes it.
+ */
+void petal_primary_exclude(struct petal_primary *primary, unsigned member);
+
+/**
+ * petal_primary_covered() - whether a voter has all that any level promised
+ *
+ * In memory what is at MEM2, and on disk what is at DISK2.
+ */
+bool petal_primary_covered(const struct petal_primary *primary);
+
+/**
  * petal_primary_wrote() - a write that the port started has ended
  * @end_pos: no write under way reads from before; 0 when it failed
  */

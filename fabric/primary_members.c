@@ -208,6 +208,31 @@ void petal_primary_admitted(struct petal_primary *p, unsigned i)
 	p->members[i].voter = true;
 }
 
+void petal_primary_exclude(struct petal_primary *p, unsigned i)
+{
+	p->members[i].voter = false;
+	p->members[i].asked = true; /* nor is it to be admitted */
+}
+
+bool petal_primary_covered(const struct petal_primary *p)
+{
+	const _Atomic uint64_t *marks = p->log->marks->level_pos;
+	uint64_t memory = atomic_load_explicit(&marks[PETAL_LEVEL_MEM2],
+					       memory_order_relaxed);
+	uint64_t disk = atomic_load_explicit(&marks[PETAL_LEVEL_DISK2],
+					     memory_order_relaxed);
+
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		const struct petal_primary_member *member = &p->members[i];
+
+		if (i != p->self && member->attached &&
+		    primary_counts(member) && member->memory_pos >= memory &&
+		    member->disk_pos >= disk)
+			return true;
+	}
+	return false;
+}
+
 /*
  * A member with a new incarnation has forgotten what it once acknowledged. It
  * may vote again when it holds everything that was accepted as it joined, and

@@ -17,6 +17,7 @@ struct command {
 static const struct command commands[] = {
 	{ "status", cli_status, "how a node sees the fabric (the default)" },
 	{ "rings", cli_rings, "the rings: members, levels, queues" },
+	{ "replace", cli_replace, "another node instead of one that is gone" },
 	{ "demo", cli_demo, "three petals, real records, two kills, a proof" },
 	{ "bench", cli_bench, "what a message costs, beside floors and peers" },
 	{ "demo-source", cli_demo_source, NULL },

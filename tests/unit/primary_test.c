@@ -1393,6 +1393,34 @@ static void stall__is_told_from_when_a_claim_is_in_the_way(void **state)
 			 -ESTALE);
 }
 
+/* Before a member goes for good, another one must have what counted. */
+static void exclude__counts_no_more_and_another_has_to_cover(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_primary *primary = &f->t.primary;
+
+	put(f, 0, "before");
+	trio_rest(&f->t);
+	assert_true(petal_primary_covered(primary));
+	f->t.hold[TRIO_WRITE][1] = true;
+	put(f, 0, "at the second backup only");
+	trio_rest(&f->t);
+	assert_true(reached(f, PETAL_LEVEL_MEM2));
+	petal_primary_exclude(primary, 2);
+	assert_false(petal_primary_covered(primary));
+	put(f, 0, "counted by nobody but us");
+	trio_rest(&f->t);
+	assert_false(reached(f, PETAL_LEVEL_MEM2));
+	f->t.hold[TRIO_WRITE][1] = false;
+	trio_rest(&f->t);
+	assert_true(petal_primary_covered(primary));
+	assert_true(reached(f, PETAL_LEVEL_MEM2));
+	assert_false(reached(f, PETAL_LEVEL_MEM3));
+	petal_primary_admitted(primary, 2);
+	trio_rest(&f->t);
+	assert_true(reached(f, PETAL_LEVEL_MEM3));
+}
+
 /* ---- disks that fail ---- */
 
 static void disk__own_failure_freezes_d_and_memory_goes_on(void **state)
@@ -1666,6 +1694,7 @@ int main(void)
 		TEST(bury__number_in_use_again_does_not_answer_for_the_dead),
 		TEST(bury__number_is_free_again_with_a_new_session),
 		TEST(bury__behind_a_living_claim_waits_without_spinning),
+		TEST(exclude__counts_no_more_and_another_has_to_cover),
 		TEST(stall__is_told_from_when_a_claim_is_in_the_way),
 		TEST(disk__own_failure_freezes_d_and_memory_goes_on),
 		TEST(disk__refusal_of_a_batch_freezes_too),
