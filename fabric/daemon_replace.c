@@ -21,19 +21,20 @@
 #define GIVE_UP_NS PETAL_S(30)
 #define NO_INCARNATION "none"
 
-static const char *domain_of(const struct daemon *d, uint32_t node)
-{
-	return petal_member_find(&d->members, node)->domain;
-}
-
 /* Whether a node lies in the domain of a member that stays. */
 static bool shares_domain(const struct daemon *d,
 			  const struct daemon_ring *ring, unsigned leaves,
 			  uint32_t node)
 {
+	const struct petal_member_node *to =
+		petal_member_find(&d->members, node);
+
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
-		if (i != leaves && strcmp(domain_of(d, ring->config.members[i]),
-					  domain_of(d, node)) == 0)
+		const struct petal_member_node *member =
+			petal_member_find(&d->members, ring->config.members[i]);
+
+		if (i != leaves && member != NULL &&
+		    strcmp(member->domain, to->domain) == 0)
 			return true;
 	}
 	return false;
@@ -90,6 +91,7 @@ static void give_up(struct daemon_ring *ring, unsigned i)
 static void step(struct daemon *d, struct daemon_ring *ring)
 {
 	struct petal_ring_config config = ring->config;
+	/* Members do not change within an epoch. */
 	unsigned i =
 		(unsigned)petal_ring_config_member(&config, ring->replace_from);
 
