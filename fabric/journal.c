@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "fabric/journal_private.h"
@@ -430,6 +431,18 @@ int petal_journal_trim(struct petal_journal *journal, uint64_t ring_id,
 	return 0;
 }
 
+int petal_journal_retire(struct petal_journal *journal, uint64_t ring_id)
+{
+	struct journal_ring *ring = ring_find(journal, ring_id);
+
+	if (!ring)
+		return -ENOENT;
+	if (ring->in_flight)
+		return -EBUSY;
+	ring_let_go(journal, ring);
+	return 0;
+}
+
 int petal_journal_detach(struct petal_journal *journal, uint64_t ring_id)
 {
 	struct journal_ring *ring = ring_find(journal, ring_id);
@@ -467,6 +480,12 @@ static void stats_rings(const struct petal_journal *journal,
 		return;
 	stats->oldest_ring = journal->rings[entry->ring].id;
 	stats->oldest_to_pos = entry->to_pos;
+}
+
+void petal_journal_uuid(const struct petal_journal *journal,
+			uint8_t ret_uuid[16])
+{
+	memcpy(ret_uuid, journal->uuid, sizeof(journal->uuid));
 }
 
 void petal_journal_stats(const struct petal_journal *journal,

@@ -79,7 +79,7 @@ enum {
 	/** Batches that the file may hold, however large it is. */
 	PETAL_JOURNAL_BATCHES_MAX = 1 << 20,
 	/** The integer of the format; it moves with every change of layout. */
-	PETAL_JOURNAL_VERSION = 1,
+	PETAL_JOURNAL_VERSION = 2,
 };
 
 /** The file's size: at least, and at most. */
@@ -107,10 +107,11 @@ struct petal_journal_range {
 	uint64_t from_pos;
 	/** @to_pos: the byte after the last. */
 	uint64_t to_pos;
-	/** @from_lsn: recorded as given, like the next three. */
+	/** @from_lsn: recorded as given, like all below. */
 	uint64_t from_lsn;
 	uint64_t to_lsn;
 	uint64_t trim_pos;
+	uint64_t whole_pos;
 	/** @data_bytes: filled by replay; petal_journal_append() ignores it. */
 	uint64_t data_bytes;
 	uint32_t epoch;
@@ -283,6 +284,14 @@ int petal_journal_attach(struct petal_journal *journal, uint64_t ring,
 int petal_journal_detach(struct petal_journal *journal, uint64_t ring);
 
 /**
+ * petal_journal_retire() - a ring is appended to no more
+ * @ring: attached; it keeps its batches, and its area may go
+ *
+ * Return: 0; -ENOENT for an unknown ring; -EBUSY while a batch is in flight.
+ */
+int petal_journal_retire(struct petal_journal *journal, uint64_t ring);
+
+/**
  * petal_journal_append() - send one batch on its way
  * @range: accepted bytes, which stay as they are until done; not empty, at
  *         most data_bytes and at most range_bytes_max of the statistics
@@ -323,6 +332,13 @@ int petal_journal_poll(struct petal_journal *journal,
  */
 int petal_journal_trim(struct petal_journal *journal, uint64_t ring,
 		       uint64_t pos);
+
+/**
+ * petal_journal_uuid() - which journal this is
+ * @ret_uuid: drawn when the file was made, and another one for each file
+ */
+void petal_journal_uuid(const struct petal_journal *journal,
+			uint8_t ret_uuid[16]);
 
 /** petal_journal_stats() - a copy of what is counted */
 void petal_journal_stats(const struct petal_journal *journal,

@@ -145,6 +145,7 @@ static void header_describe(struct journal_header *header,
 	header->from_lsn = range->from_lsn;
 	header->to_lsn = range->to_lsn;
 	header->trim_pos = range->trim_pos;
+	header->whole_pos = range->whole_pos;
 	header->data_bytes = ring->data_bytes;
 	header->epoch = range->epoch;
 	header->head_bytes = shape->head_bytes;

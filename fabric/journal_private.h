@@ -57,12 +57,13 @@ struct journal_header {
 	uint64_t to_lsn;
 	uint64_t trim_pos;
 	uint64_t data_bytes;
+	uint64_t whole_pos;
 	uint32_t epoch;
 	uint32_t bytes_crc;
 	uint32_t head_bytes;
 	uint32_t tail_bytes;
 	uint32_t bounce_blocks;
-	uint8_t reserved[88];
+	uint8_t reserved[80];
 	uint32_t crc;
 };
 
@@ -70,7 +71,7 @@ static_assert(sizeof(struct journal_header) == 256, "within one sector");
 static_assert(offsetof(struct journal_header, sequence) == 32, "no hole");
 static_assert(offsetof(struct journal_header, prev_crc) == 64, "no hole");
 static_assert(offsetof(struct journal_header, ring) == 88, "no hole");
-static_assert(offsetof(struct journal_header, epoch) == 144, "no hole");
+static_assert(offsetof(struct journal_header, epoch) == 152, "no hole");
 static_assert(offsetof(struct journal_header, crc) == 252,
 	      "covers all before it");
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,

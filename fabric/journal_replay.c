@@ -313,6 +313,7 @@ static void range_from_header(const struct journal_header *header,
 		.from_lsn = header->from_lsn,
 		.to_lsn = header->to_lsn,
 		.trim_pos = header->trim_pos,
+		.whole_pos = header->whole_pos,
 		.data_bytes = header->data_bytes,
 		.epoch = header->epoch,
 	};

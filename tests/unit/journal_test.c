@@ -201,7 +201,7 @@ static bool range_equal(const struct petal_journal_range *a,
 	return a->ring == b->ring && a->from_pos == b->from_pos &&
 	       a->to_pos == b->to_pos && a->from_lsn == b->from_lsn &&
 	       a->to_lsn == b->to_lsn && a->trim_pos == b->trim_pos &&
-	       a->epoch == b->epoch;
+	       a->whole_pos == b->whole_pos && a->epoch == b->epoch;
 }
 
 static bool bytes_right(const struct petal_journal_range *range,
@@ -274,6 +274,7 @@ static struct petal_journal_range range_next(struct ring_area *ring,
 		.from_lsn = ring->lsn,
 		.to_lsn = ring->lsn + 3,
 		.trim_pos = ring->trimmed,
+		.whole_pos = ring->pos + 7,
 	};
 
 	for (uint64_t pos = range.from_pos; pos < range.to_pos; pos++)
@@ -790,6 +791,42 @@ static void trim__many_laps_keep_exactly_what_is_needed(void **state)
 	wait_done(f, flying, 0);
 	reopen_expect(f, oldest_kept(f));
 	print_message("%u batches, %u refusals\n", f->history_count, refused);
+}
+
+/* Its area may go, and its batches are there at the next start. */
+static void retire__keeps_the_batches(void **state)
+{
+	struct fixture *f = *state;
+
+	open_expect(f, 0);
+	append_done(f, &f->rings[0], 5000);
+	assert_ok(append(f, &f->rings[1], 64));
+	assert_outcome(petal_journal_retire(f->journal, f->rings[1].id),
+		       -EBUSY);
+	wait_done(f, 1, 0);
+	assert_ok(petal_journal_retire(f->journal, f->rings[0].id));
+	assert_outcome(petal_journal_retire(f->journal, 77), -ENOENT);
+	assert_outcome(append(f, &f->rings[0], 64), -ENOENT);
+	reopen_expect(f, 0);
+}
+
+static void uuid__is_of_the_file(void **state)
+{
+	struct fixture *f = *state;
+	char *path = path_of(f->dir, "journal.0");
+	uint8_t first[16], again[16];
+
+	open_expect(f, 0);
+	petal_journal_uuid(f->journal, first);
+	reopen_expect(f, 0);
+	petal_journal_uuid(f->journal, again);
+	assert_memory_equal(first, again, sizeof(first));
+	journal_close(f);
+	assert_ok(unlink(path));
+	free(path);
+	open_expect(f, 0);
+	petal_journal_uuid(f->journal, again);
+	assert_memory_not_equal(first, again, sizeof(first));
 }
 
 static void detach__frees_the_batches_of_a_ring_that_nobody_knows(void **state)
@@ -2156,6 +2193,8 @@ int main(int argc, char **argv)
 		journal_unit_test(trim__many_laps_keep_exactly_what_is_needed),
 		journal_unit_test(
 			detach__frees_the_batches_of_a_ring_that_nobody_knows),
+		journal_unit_test(retire__keeps_the_batches),
+		journal_unit_test(uuid__is_of_the_file),
 		journal_unit_test(replay__torn_tail_is_dropped_at_every_sector),
 		journal_unit_test(
 			replay__torn_tail_over_an_older_lap_is_dropped),
