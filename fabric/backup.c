@@ -136,6 +136,7 @@ int petal_backup_restore(struct petal_backup *b,
 	b->journaled_to = b->cursor;
 	b->disk_pos = b->cursor.pos;
 	b->trim_pos = trim_pos;
+	b->seen_pos = trim_pos;
 	b->exact = false;
 	return b->cursor.pos == end ? 0 : -PETAL_ECORRUPT;
 }
@@ -153,6 +154,7 @@ void petal_backup_seed(struct petal_backup *b, const struct petal_recovery *r)
 	b->journaled_to = r->journaled_to;
 	b->disk_pos = r->disk_pos;
 	b->trim_pos = r->base.pos;
+	b->seen_pos = r->end.pos;
 	b->exact = r->exact;
 	b->sessions = *r->sessions;
 }
@@ -172,8 +174,10 @@ int petal_backup_start(struct petal_backup *b,
 		b->journaled_to = *start;
 		b->disk_pos = start->pos;
 		b->trim_pos = start->pos;
+		b->seen_pos = start->pos;
 		b->journal_stale = b->journal_busy;
 		b->whole = false;
+		b->remembers = false;
 	}
 	/* What they say beyond our log is true when we have that too. */
 	if (sessions != NULL) {
@@ -264,7 +268,7 @@ static void take_orders(struct petal_backup *b)
 	    trim_pos % PETAL_RECORD_ALIGN != 0)
 		return;
 	b->trim_pos = trim_pos;
-	b->port.trim(b->port.self, trim_pos);
+	b->seen_pos = line.words[1];
 }
 
 static void become_whole(struct petal_backup *b)

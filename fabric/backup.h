@@ -22,7 +22,8 @@
  *
  * The log is whole when it has all that the primary had accepted as it joined;
  * from then on it may speak for this member when the primary is lost, and not
- * before: see fabric/failover.h.
+ * before: see fabric/failover.h. One that was restored from the journal speaks
+ * for this member's disk, until it begins anew.
  *
  * It does no I/O; see struct petal_backup_port.
  *
@@ -36,8 +37,6 @@ struct petal_backup_port {
 	/* Journal whole records; petal_backup_journaled() follows. */
 	int (*journal)(void *self, const struct petal_record_cursor *from,
 		       const struct petal_record_cursor *to, uint64_t trim_pos);
-	/* The journal may forget what lies before. */
-	void (*trim)(void *self, uint64_t pos);
 };
 
 struct petal_backup_counts {
@@ -54,6 +53,7 @@ struct petal_backup {
 	struct petal_record_cursor journaled_to;
 	uint64_t disk_pos; /* D */
 	uint64_t trim_pos;
+	uint64_t seen_pos; /* the records that say so lie before this */
 	uint64_t told_memory_pos;
 	uint64_t told_disk_pos;
 	uint64_t told_trim_pos;
@@ -62,8 +62,9 @@ struct petal_backup {
 	bool started;  /* the primary told us where to go on */
 	bool fenced;   /* a later epoch has begun: nothing moves any more */
 	bool whole;
-	bool exact; /* sessions is of our log, and not of more */
-	bool told;  /* what the words say, since then */
+	bool remembers; /* has all that its disk had as we started; caller's */
+	bool exact;     /* sessions is of our log, and not of more */
+	bool told;      /* what the words say, since then */
 	bool told_frozen;
 	bool journal_busy;
 	bool journal_stale; /* what is in flight is of a log that was */

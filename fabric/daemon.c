@@ -79,6 +79,14 @@ static void name_incarnation(struct daemon *d)
 	sodium_bin2hex(d->inc, sizeof(d->inc), bytes, sizeof(bytes));
 }
 
+static void name_disk(struct daemon *d)
+{
+	uint8_t uuid[16];
+
+	petal_journal_uuid(d->journal, uuid);
+	sodium_bin2hex(d->disk, sizeof(d->disk), uuid, sizeof(uuid));
+}
+
 static int make_dir(const char *path)
 {
 	if (mkdir(path, 0700) < 0 && errno != EEXIST)
@@ -105,6 +113,42 @@ static int say_journal(const struct daemon *d, int err)
 	return err;
 }
 
+static void say_range(const struct daemon *d,
+		      const struct petal_journal_damage *damage)
+{
+	const struct petal_journal_range *range = &damage->range;
+
+	if (damage->named)
+		fprintf(stderr,
+			"; it had lsn %" PRIu64 " to %" PRIu64
+			" of ring id %" PRIu64 " (epoch %" PRIu32
+			", position %" PRIu64 " to %" PRIu64 ")",
+			range->from_lsn, range->to_lsn,
+			PETAL_RUNS_KEY_RING(range->ring), range->epoch,
+			range->from_pos, range->to_pos);
+	fprintf(stderr,
+		"; nothing was written: move the file away, start again, and "
+		"the other members fill a new one in '%s'\n",
+		d->config.dir);
+}
+
+/* What is damaged, where, and what to do about it. */
+static int say_replay(const struct daemon *d, int err)
+{
+	struct petal_journal_damage damage;
+
+	if (petal_journal_damage(d->journal, &damage) < 0)
+		return say_journal(d, err);
+	fprintf(stderr,
+		"petald: the journal '%s/journal.0' is damaged: batch %" PRIu64
+		", which was durable, cannot be read",
+		d->config.dir, damage.sequence);
+	if (damage.file_offset != 0)
+		fprintf(stderr, " at byte %" PRIu64, damage.file_offset);
+	say_range(d, &damage);
+	return err;
+}
+
 static int open_journal(struct daemon *d, const uint8_t cluster[16])
 {
 	struct petal_journal_options options = {
@@ -122,9 +166,11 @@ static int open_journal(struct daemon *d, const uint8_t cluster[16])
 		if (err == -EBUSY)
 			nanosleep(&pause, NULL);
 	} while (err == -EBUSY && ++tries < LOCK_TRIES);
-	if (err == 0)
-		err = daemon_restore(d);
-	return err < 0 ? say_journal(d, err) : 0;
+	if (err < 0)
+		return say_journal(d, err);
+	name_disk(d);
+	err = daemon_restore(d);
+	return err < 0 ? say_replay(d, err) : 0;
 }
 
 static int open_promise(struct daemon *d)

@@ -15,6 +15,7 @@
 #include "fabric/promise.h"
 #include "fabric/registry.h"
 #include "fabric/ring_config.h"
+#include "fabric/runs.h"
 #include "fabric/wire.h"
 #include "shm/peer.h"
 #include "topology/member.h"
@@ -27,7 +28,8 @@
  *    daemon_rings.c    rings: driving them, and what other nodes ask of them
  *    daemon_epochs.c   rings: opening them in a role, and the change of it
  *    daemon_failover.c a primary that is lost, and who follows
- *    daemon_restore.c  what the journal held when we started
+ *    daemon_disks.c    what the journal keeps of each ring
+ *    daemon_restore.c  what it held when we started
  *    daemon_swaps.c    compare-and-swaps under way in the registry
  *    daemon_clients.c  processes of this host: the socket and its requests
  *    daemon_status.c   what people see of all this
@@ -84,8 +86,9 @@ struct daemon_ring {
 	uint32_t generation;
 	unsigned unreported; /* writes of ours whose WROTE is to come */
 	bool closing;
-	bool superseded; /* by a later epoch, which has its own slot */
-	bool journaling; /* the journal reads from our memory */
+	bool superseded;  /* by a later epoch, which has its own slot */
+	bool journaling;  /* the journal reads from our memory */
+	bool accept_loss; /* an operator does: one disk is enough */
 	struct daemon_ring *older; /* speaks for us until we are whole */
 	bool said_closed;          /* to the other members */
 	uint64_t close_ns;         /* closing at the latest then */
@@ -98,10 +101,9 @@ struct daemon_ring {
 		struct petal_backup backup;
 	};
 	int bell_fd;
-	uint64_t nap_ns; /* look for news again then; PETAL_CLOCK_NEVER */
-	uint64_t journal_trim_pos; /* as the journal knows it, of a primary */
-	uint64_t offer_ns;         /* a backup offers itself again then */
-	uint64_t sessions;         /* given out in this epoch */
+	uint64_t nap_ns;   /* look for news again then; PETAL_CLOCK_NEVER */
+	uint64_t offer_ns; /* a backup offers itself again then */
+	uint64_t sessions; /* given out in this epoch */
 	struct petal_failover failover;
 	uint64_t tell_ns; /* suspicion, FENCE or CALL are said again then */
 	bool swapping;    /* our swap of its epoch or state is under way */
@@ -131,22 +133,29 @@ struct daemon_start {
 	struct petal_sessions sessions;
 };
 
-/* The live bytes that the journal held of a ring when we started. */
+/* The live bytes that the journal held of a run when we started. */
 struct daemon_batch {
 	uint64_t pos;
 	uint64_t lsn; /* of its first record */
 };
 
 struct daemon_restored {
-	uint64_t ring; /* 0: none */
+	uint64_t key; /* PETAL_RUNS_KEY; 0: none */
 	uint64_t data_bytes;
 	uint64_t to_pos;
 	uint64_t trim_pos;
 	uint32_t epoch;
+	bool whole;
 	uint32_t batch_count;
 	uint32_t batch_room;
 	struct daemon_batch *batches;
 	uint8_t *data;
+};
+
+/* What the journal keeps of a ring. */
+struct daemon_disk {
+	uint64_t ring; /* 0: free */
+	struct petal_runs runs;
 };
 
 struct daemon_open {
@@ -206,6 +215,7 @@ struct daemon_swap {
 struct daemon_peer {
 	bool up;
 	char inc[33]; /* "" until its HELLO */
+	char disk[33];
 };
 
 /* Who asked us for a promise is answered when it is durable. */
@@ -231,6 +241,7 @@ struct daemon {
 	struct petal_journal *journal;
 	struct petal_registry *registry;
 	char inc[33];
+	char disk[33]; /* the journal's uuid */
 	int epoll_fd;
 	int signal_fd;
 	int listen_fd;
@@ -242,6 +253,9 @@ struct daemon {
 	bool stopping;
 	uint64_t said_version; /* configurations up to it were complained of */
 	struct daemon_restored restored[DAEMON_RESTORED_MAX];
+	struct daemon_disk disks[DAEMON_RESTORED_MAX];
+	unsigned disk_count;
+	uint64_t refused_full; /* by the journal, at our last look */
 	struct daemon_peer peers[PETAL_WIRE_PEER_MAX];
 	struct daemon_ring rings[DAEMON_SLOTS_MAX];
 	struct petal_promise promise;
@@ -359,7 +373,7 @@ void daemon_failover_propose(struct daemon_ring *ring,
 /* We follow ourselves: take from its owner what held the ring back. */
 void daemon_failover_expel(struct daemon_ring *ring, uint32_t epoch);
 void daemon_failover_suspected(struct daemon *d, uint32_t peer, uint64_t id,
-			       uint32_t epoch,
+			       uint32_t epoch, bool has_log,
 			       const struct petal_record_cursor *end);
 void daemon_failover_fence(struct daemon *d, uint32_t peer, uint64_t id,
 			   uint32_t epoch);
@@ -369,10 +383,33 @@ void daemon_failover_fenced(struct daemon *d, uint32_t peer, uint64_t id,
 void daemon_failover_swapped(struct daemon *d, const struct daemon_swap *swap,
 			     int status);
 
+/* Asked to go on with one disk: 0, or why not; and what is to be known. */
+int daemon_failover_recover(struct daemon *d, struct daemon_ring *ring,
+			    bool accept_loss, char *message, size_t room);
+
+/* daemon_disks.c */
+/* NULL: there are too many. */
+struct daemon_disk *daemon_disks_of(struct daemon *d, uint64_t id);
+/* Whether the journal never had anything of a ring. */
+bool daemon_disks_is_new(struct daemon *d, uint64_t id);
+/* From now on it reads from this memory; nothing of the ring is in flight. */
+int daemon_disks_move(struct daemon_ring *ring);
+int daemon_disks_journal(struct daemon_ring *ring,
+			 const struct petal_record_cursor *from,
+			 const struct petal_record_cursor *to,
+			 uint64_t whole_pos);
+void daemon_disks_durable(struct daemon *d,
+			  const struct petal_journal_done *done);
+/* As petal_runs_trim(). */
+void daemon_disks_trim(struct daemon_ring *ring, uint64_t done_pos,
+		       uint64_t seen_pos, uint64_t disk_pos);
+/* A ring is gone; false while a batch of it is in flight. */
+bool daemon_disks_forget(struct daemon *d, uint64_t id);
+
 /* daemon_restore.c */
 int daemon_restore(struct daemon *d);
-/* Give a ring what the journal held of it; returns whether it held any. */
-bool daemon_restore_adopt(struct daemon *d, struct daemon_ring *ring);
+/* Give a backup's log what the journal held of it. */
+void daemon_restore_adopt(struct daemon *d, struct daemon_ring *ring);
 /* Ask the registry which of the restored rings are still there. */
 void daemon_restore_check(struct daemon *d);
 void daemon_restore_checked(struct daemon *d, int status);

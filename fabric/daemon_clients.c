@@ -169,8 +169,10 @@ static void open_for(struct daemon *d, struct daemon_client *client,
 	fds[1] = ring->bell_fd;
 	fds[2] = open->signal_fd;
 	answer(d, client,
-	       json_pack("{s:b, s:i, s:I}", "ok", 1, "owner", (int)owner,
-			 "session", (json_int_t)session),
+	       json_pack("{s:b, s:i, s:I, s:I, s:I}", "ok", 1, "owner",
+			 (int)owner, "session", (json_int_t)session,
+			 "loss_epoch", (json_int_t)ring->config.loss.epoch,
+			 "loss_lsn", (json_int_t)ring->config.loss.lsn),
 	       fds, 3);
 }
 
@@ -191,13 +193,44 @@ static void on_ring_open(struct daemon *d, struct daemon_client *client,
 	} else if (ring->role == DAEMON_LOST) {
 		refuse(d, client, -PETAL_EDATALOSS,
 		       "the ring's primary restarted without its memory, and "
-		       "no other member has followed yet");
+		       "no other member has followed yet: petal recover says "
+		       "what it waits for");
 	} else {
 		snprintf(message, sizeof(message),
 			 "the ring's primary is node %" PRIu32,
 			 ring->config.primary);
 		refuse(d, client, -PETAL_ENOTPRIMARY, message);
 	}
+}
+
+/* Whether a loss is to be accepted, or what the ring waits for. */
+static void on_ring_recover(struct daemon *d, struct daemon_client *client,
+			    const char *name, const json_t *request)
+{
+	bool accept_loss =
+		json_is_true(json_object_get(request, "accept_loss"));
+	struct daemon_ring *ring = daemon_rings_find(d, name);
+	char message[512];
+	int err;
+
+	if (petal_registry_leader(d->registry) == 0) {
+		refuse(d, client, -PETAL_ENOQUORUM,
+		       "the registry has no leader: most of its nodes have to "
+		       "be there, so start one more, were its disk new");
+		return;
+	}
+	if (ring == NULL) {
+		refuse(d, client, -ENOENT, "there is no such ring");
+		return;
+	}
+	err = daemon_failover_recover(d, ring, accept_loss, message,
+				      sizeof(message));
+	if (err < 0)
+		refuse(d, client, err, message);
+	else
+		answer(d, client,
+		       json_pack("{s:b, s:s}", "ok", 1, "message", message),
+		       NULL, 0);
 }
 
 static bool is_attached(const struct petal_primary *primary, uint64_t session)
@@ -359,11 +392,13 @@ static int place(struct daemon *d, struct petal_ring_config *config)
 		return err;
 	config->epoch = 1;
 	config->primary = config->members[0];
-	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++)
-		strcpy(config->incs[i],
-		       config->members[i] == d->config.self
-			       ? d->inc
-			       : d->peers[config->members[i]].inc);
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		const struct daemon_peer *peer = &d->peers[config->members[i]];
+		bool is_self = config->members[i] == d->config.self;
+
+		strcpy(config->incs[i], is_self ? d->inc : peer->inc);
+		strcpy(config->disks[i], is_self ? d->disk : peer->disk);
+	}
 	return 0;
 }
 
@@ -545,6 +580,8 @@ static void serve(struct daemon *d, struct daemon_client *client,
 		on_ring_open(d, client, name);
 	else if (strcmp(op, "ring-replace") == 0 && name != NULL)
 		on_ring_replace(d, client, name, request);
+	else if (strcmp(op, "ring-recover") == 0 && name != NULL)
+		on_ring_recover(d, client, name, request);
 	else if (strcmp(op, "outcome") == 0 && name != NULL)
 		on_outcome(d, client, name, request);
 	else if (strcmp(op, "ring-close") == 0 && name != NULL)

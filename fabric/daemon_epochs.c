@@ -114,8 +114,7 @@ void daemon_epochs_attach_journal(struct daemon_ring *ring)
 	struct daemon *d = ring->daemon;
 
 	if (ring->journaling || journal_is_busy(ring) ||
-	    petal_journal_attach(d->journal, ring->config.id, ring->log.data,
-				 ring->config.data_bytes) < 0)
+	    daemon_disks_move(ring) < 0)
 		return;
 	for (unsigned i = 0; i < DAEMON_SLOTS_MAX; i++) {
 		if (d->rings[i].used &&
@@ -130,7 +129,8 @@ void daemon_epochs_attach_journal(struct daemon_ring *ring)
 struct daemon_ring *daemon_epochs_speaker(struct daemon_ring *ring)
 {
 	if (ring->role == DAEMON_PRIMARY ||
-	    (ring->role == DAEMON_BACKUP && ring->backup.whole))
+	    (ring->role == DAEMON_BACKUP &&
+	     (ring->backup.whole || ring->backup.remembers)))
 		return ring;
 	return ring->older;
 }
@@ -210,12 +210,34 @@ static int open_backup(struct daemon_ring *ring, bool busy, bool stale)
 	return 0;
 }
 
+static void say_cold(const struct daemon_ring *ring,
+		     const struct petal_recovery *recovery)
+{
+	fprintf(stderr,
+		"petald: ring '%s' is recovered from %s, up to lsn %" PRIu64
+		": what was acknowledged after that at %s is lost\n",
+		ring->config.name,
+		ring->config.source == PETAL_RING_CONFIG_DISKS ? "disks"
+							       : "one disk",
+		recovery->end.lsn,
+		ring->config.source == PETAL_RING_CONFIG_DISKS
+			? "levels below disk2"
+			: "any level below disk3");
+}
+
 int daemon_epochs_inherit(struct daemon_ring *ring)
 {
+	struct petal_sessions sessions;
 	struct petal_recovery recovery;
 	int err;
 
 	err = daemon_epochs_leaves(ring->older, &recovery);
+	if (err == 0 && ring->config.source != PETAL_RING_CONFIG_MEMORY) {
+		say_cold(ring, &recovery);
+		sessions = *recovery.sessions;
+		petal_sessions_doubt(&sessions, ring->config.epoch);
+		recovery.sessions = &sessions;
+	}
 	if (err == 0)
 		err = open_memory(ring, recovery.base.pos);
 	if (err == 0)
@@ -271,6 +293,30 @@ static struct daemon_ring *begin_slot(struct daemon *d,
 	return ring;
 }
 
+/* The journal's log of a ring in a slot of its own, to speak for this disk. */
+static struct daemon_ring *recall(struct daemon_ring *lost)
+{
+	struct daemon *d = lost->daemon;
+	struct daemon_ring *ring = begin_slot(d, &lost->config, lost);
+
+	if (ring == NULL)
+		return NULL;
+	ring->older = NULL;
+	ring->role = DAEMON_BACKUP;
+	ring->superseded = true;
+	if (open_memory(ring, 0) < 0) {
+		close_ring(ring);
+		return NULL;
+	}
+	daemon_rings_open_backup(ring);
+	daemon_restore_adopt(d, ring);
+	petal_backup_fence(&ring->backup);
+	if (ring->backup.remembers)
+		return ring;
+	close_ring(ring);
+	return NULL;
+}
+
 static void open_failed(struct daemon_ring *ring, int err)
 {
 	struct daemon *d = ring->daemon;
@@ -278,9 +324,6 @@ static void open_failed(struct daemon_ring *ring, int err)
 	if (ring->config.version > d->said_version)
 		fprintf(stderr, "petald: cannot open ring '%s': %s\n",
 			ring->config.name, petal_strerror(err));
-	/* What the journal holds of a backup waits for the next try. */
-	if (ring->role == DAEMON_PRIMARY)
-		petal_journal_detach(d->journal, ring->config.id);
 	daemon_epochs_drop_older(ring);
 	close_ring(ring);
 }
@@ -304,11 +347,14 @@ static void open_ring(struct daemon *d, const struct petal_ring_config *config,
 		open_failed(ring, err);
 	if (ring->role == DAEMON_NOT_MEMBER)
 		daemon_epochs_drop_older(ring); /* we were replaced */
-	if (ring->role == DAEMON_LOST)
-		fprintf(stderr,
-			"petald: ring '%s' had its primary here, and its memory "
-			"is gone: it stays closed until another member follows\n",
-			config->name);
+	if (ring->role != DAEMON_LOST)
+		return;
+	if (older == NULL)
+		ring->older = recall(ring);
+	fprintf(stderr,
+		"petald: ring '%s' had its primary here, and its memory is "
+		"gone: it stays closed until another member follows\n",
+		config->name);
 }
 
 /* A later epoch: the slot of the one before is fenced, and may speak on. */
@@ -338,11 +384,14 @@ static void update_ring(struct daemon *d, struct daemon_ring *ring,
 {
 	ring->config.version = config->version;
 	ring->config.recovering = config->recovering;
+	ring->config.source = config->source;
 	ring->config.sealed = config->sealed;
+	ring->config.loss = config->loss;
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
 		uint32_t node = config->members[i];
 
 		strcpy(ring->config.incs[i], config->incs[i]);
+		strcpy(ring->config.disks[i], config->disks[i]);
 		if (ring->role == DAEMON_PRIMARY && i != ring->self &&
 		    d->peers[node].up &&
 		    strcmp(d->peers[node].inc, config->incs[i]) == 0)
@@ -470,7 +519,7 @@ static bool journal_let_go(struct daemon *d, struct daemon_ring *ring)
 	if (ring->superseded && later != NULL &&
 	    later->role != DAEMON_NOT_MEMBER)
 		return !ring->journaling;
-	return petal_journal_detach(d->journal, ring->config.id) != -EBUSY;
+	return daemon_disks_forget(d, ring->config.id);
 }
 
 void daemon_epochs_step_closing(struct daemon *d, struct daemon_ring *ring)

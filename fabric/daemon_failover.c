@@ -50,15 +50,71 @@ void daemon_failover_propose(struct daemon_ring *ring,
 	daemon_swaps_step(d);
 }
 
+/* By what a member could speak in an epoch of this configuration. */
+static enum petal_failover_voice
+voice_of(const struct daemon *d, const struct petal_ring_config *config,
+	 unsigned member)
+{
+	const struct daemon_peer *peer = &d->peers[config->members[member]];
+	bool is_self = config->members[member] == d->config.self;
+	const char *inc = is_self ? d->inc : peer->inc;
+	const char *disk = is_self ? d->disk : peer->disk;
+
+	if (!is_self && (!peer->up || inc[0] == '\0'))
+		return PETAL_FAILOVER_NONE;
+	if (strcmp(inc, config->incs[member]) == 0)
+		return PETAL_FAILOVER_MEMORY;
+	return strcmp(disk, config->disks[member]) == 0 ? PETAL_FAILOVER_DISK
+							: PETAL_FAILOVER_NONE;
+}
+
+static unsigned count_voices(const struct daemon *d,
+			     const struct daemon_ring *ring,
+			     enum petal_failover_voice least)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++)
+		count += voice_of(d, &ring->config, i) >= least;
+	return count;
+}
+
+/*
+ * Memory begins anew with what the disks have: so the members that are there
+ * are voters of this epoch, and with an operator's word a new disk's, too.
+ */
+static void take_disks(const struct daemon *d, struct petal_ring_config *config)
+{
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		const struct daemon_peer *peer = &d->peers[config->members[i]];
+		bool is_self = config->members[i] == d->config.self;
+
+		if (voice_of(d, config, i) == PETAL_FAILOVER_DISK ||
+		    (config->source == PETAL_RING_CONFIG_ONE_DISK &&
+		     (is_self || (peer->up && peer->inc[0] != '\0'))))
+			strcpy(config->incs[i], is_self ? d->inc : peer->inc);
+	}
+}
+
 /* F1. */
-static void propose_epoch(struct daemon_ring *ring, uint32_t primary)
+static void propose_from(struct daemon_ring *ring, uint32_t primary,
+			 enum petal_ring_config_source source)
 {
 	struct petal_ring_config config = ring->config;
 
 	config.epoch++;
 	config.primary = primary;
 	config.recovering = true;
+	config.source = source;
+	if (source != PETAL_RING_CONFIG_MEMORY)
+		take_disks(ring->daemon, &config);
 	daemon_failover_propose(ring, &config);
+}
+
+/* What the epoch that is recovered now began with is all there is. */
+static void propose_epoch(struct daemon_ring *ring, uint32_t primary)
+{
+	propose_from(ring, primary, ring->config.source);
 }
 
 /* F5. */
@@ -66,7 +122,13 @@ static void propose_open(struct daemon_ring *ring)
 {
 	struct petal_ring_config config = ring->config;
 
+	if (config.source != PETAL_RING_CONFIG_MEMORY)
+		config.loss = (struct petal_ring_config_loss){
+			.epoch = config.epoch,
+			.lsn = ring->sealed.lsn + 1,
+		};
 	config.recovering = false;
+	config.source = PETAL_RING_CONFIG_MEMORY;
 	config.sealed = ring->sealed;
 	daemon_failover_propose(ring, &config);
 }
@@ -90,11 +152,6 @@ void daemon_failover_swapped(struct daemon *d, const struct daemon_swap *swap,
 
 /* Suspicion. */
 
-static bool is_voter(const struct daemon *d, const struct daemon_ring *ring)
-{
-	return strcmp(ring->config.incs[ring->self], d->inc) == 0;
-}
-
 static bool misses_primary(const struct daemon *d,
 			   const struct daemon_ring *ring)
 {
@@ -107,8 +164,25 @@ static bool misses_primary(const struct daemon *d,
 	       strcmp(d->peers[node].inc, ring->config.incs[i]) != 0;
 }
 
-static void step_backup(struct daemon *d, struct daemon_ring *ring)
+static void tell_suspicion(struct daemon *d, struct daemon_ring *ring,
+			   const struct petal_record_cursor *end)
 {
+	if (d->now_ns < ring->tell_ns)
+		return;
+	ring->tell_ns = d->now_ns + TELL_NS;
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		uint32_t node = ring->config.members[i];
+
+		if (i != ring->self && d->peers[node].up)
+			daemon_peers_send_suspect(d, node, ring, end);
+	}
+}
+
+/* A backup, or who was the primary before it lost its memory. */
+static void step_member(struct daemon *d, struct daemon_ring *ring)
+{
+	enum petal_failover_voice voice =
+		voice_of(d, &ring->config, ring->self);
 	const struct daemon_ring *speaker = daemon_epochs_speaker(ring);
 	struct petal_record_cursor end;
 
@@ -116,37 +190,38 @@ static void step_backup(struct daemon *d, struct daemon_ring *ring)
 		petal_failover_trust(&ring->failover);
 		return;
 	}
-	if (!is_voter(d, ring) || speaker == NULL)
+	if (voice == PETAL_FAILOVER_NONE || speaker == NULL)
 		return;
 	end = speaker->role == DAEMON_PRIMARY ? speaker->primary.accepted
 					      : speaker->backup.cursor;
 	petal_failover_suspect(&ring->failover, ring->config.epoch, d->now_ns);
-	for (unsigned i = 0;
-	     d->now_ns >= ring->tell_ns && i < PETAL_LOG_MEMBERS; i++) {
-		uint32_t node = ring->config.members[i];
-
-		if (i != ring->self && node != ring->config.primary &&
-		    d->peers[node].up)
-			daemon_peers_send_suspect(d, node, ring, &end);
-	}
-	if (d->now_ns >= ring->tell_ns)
-		ring->tell_ns = d->now_ns + TELL_NS;
-	if (!ring->swapping &&
+	tell_suspicion(d, ring, &end);
+	if (ring->swapping)
+		return;
+	if (voice == PETAL_FAILOVER_MEMORY &&
 	    petal_failover_may_run(&ring->failover, &end, d->now_ns))
 		propose_epoch(ring, d->config.self);
+	else if (ring->accept_loss)
+		propose_from(ring, d->config.self, PETAL_RING_CONFIG_ONE_DISK);
+	else if (petal_failover_may_run_cold(
+			 &ring->failover, &end,
+			 count_voices(d, ring, PETAL_FAILOVER_MEMORY),
+			 d->now_ns))
+		propose_from(ring, d->config.self, PETAL_RING_CONFIG_DISKS);
 }
 
 void daemon_failover_suspected(struct daemon *d, uint32_t peer, uint64_t id,
-			       uint32_t epoch,
+			       uint32_t epoch, bool has_log,
 			       const struct petal_record_cursor *end)
 {
 	struct daemon_ring *ring = daemon_rings_by_id(d, id);
 	int i = ring == NULL ? -ENOENT
 			     : petal_ring_config_member(&ring->config, peer);
 
-	if (i >= 0)
-		petal_failover_heard(&ring->failover, (unsigned)i, epoch, end,
-				     d->now_ns);
+	if (i >= 0 && has_log)
+		petal_failover_heard(&ring->failover, (unsigned)i, epoch,
+				     voice_of(d, &ring->config, (unsigned)i),
+				     end, d->now_ns);
 }
 
 /* Promises. */
@@ -196,7 +271,8 @@ static void give_answer(struct daemon *d, const struct daemon_answer *answer)
 		return;
 	speaker = daemon_epochs_speaker(ring);
 	/* It is in that epoch already: its heir has what it needs. */
-	if (speaker == ring && ring->config.epoch == answer->epoch)
+	if (speaker == ring && ring->config.epoch == answer->epoch &&
+	    (ring->role == DAEMON_PRIMARY || ring->backup.whole))
 		return;
 	counts = speaker != NULL &&
 		 daemon_epochs_leaves(speaker, &recovery) == 0;
@@ -235,7 +311,7 @@ void daemon_failover_fenced(struct daemon *d, uint32_t peer, uint64_t id,
 			    const struct petal_record_cursor *end)
 {
 	struct daemon_ring *ring = daemon_rings_by_id(d, id);
-	const char *inc = peer == d->config.self ? d->inc : d->peers[peer].inc;
+	enum petal_failover_voice least = PETAL_FAILOVER_MEMORY;
 	int i;
 
 	if (ring == NULL || ring->role != DAEMON_HEIR)
@@ -243,8 +319,10 @@ void daemon_failover_fenced(struct daemon *d, uint32_t peer, uint64_t id,
 	i = petal_ring_config_member(&ring->config, peer);
 	if (i < 0)
 		return;
-	/* I10: who has forgotten has no vote. */
-	counts = counts && strcmp(inc, ring->config.incs[i]) == 0;
+	/* I10: who has forgotten has no vote, unless all have. */
+	if (ring->config.source != PETAL_RING_CONFIG_MEMORY)
+		least = PETAL_FAILOVER_DISK;
+	counts = counts && voice_of(d, &ring->config, (unsigned)i) >= least;
 	petal_failover_fenced(&ring->failover, (unsigned)i, epoch, counts, end);
 }
 
@@ -303,15 +381,43 @@ static void inherit(struct daemon *d, struct daemon_ring *ring)
 	ring->tell_ns = d->now_ns + RETRY_NS;
 }
 
+static void begin_fencing(struct daemon *d, struct daemon_ring *ring)
+{
+	petal_failover_suspect(&ring->failover, ring->config.epoch, d->now_ns);
+	petal_failover_fence(&ring->failover, ring->config.epoch,
+			     ring->config.source == PETAL_RING_CONFIG_ONE_DISK
+				     ? 1
+				     : PETAL_FAILOVER_QUORUM);
+}
+
+/* Who was to answer lost its memory meanwhile: then with disks, if they do. */
+static void wait_as_heir(struct daemon *d, struct daemon_ring *ring)
+{
+	uint64_t end_ns = ring->failover.suspected_ns + PETAL_FAILOVER_COLD_NS;
+
+	tell_fence(d, ring);
+	if (ring->swapping)
+		return;
+	if (ring->accept_loss)
+		propose_from(ring, d->config.self, PETAL_RING_CONFIG_ONE_DISK);
+	else if (ring->config.source == PETAL_RING_CONFIG_MEMORY &&
+		 d->now_ns >= end_ns &&
+		 count_voices(d, ring, PETAL_FAILOVER_MEMORY) <
+			 PETAL_FAILOVER_QUORUM &&
+		 count_voices(d, ring, PETAL_FAILOVER_DISK) >=
+			 PETAL_FAILOVER_QUORUM)
+		propose_from(ring, d->config.self, PETAL_RING_CONFIG_DISKS);
+}
+
 static void step_heir(struct daemon *d, struct daemon_ring *ring)
 {
 	int best;
 
 	if (ring->failover.fencing == 0)
-		petal_failover_fence(&ring->failover, ring->config.epoch);
+		begin_fencing(d, ring);
 	best = petal_failover_best(&ring->failover);
 	if (best < 0) {
-		tell_fence(d, ring);
+		wait_as_heir(d, ring);
 		return;
 	}
 	if (best == (int)ring->self) {
@@ -366,10 +472,49 @@ void daemon_failover_expel(struct daemon_ring *ring, uint32_t epoch)
 		ring->config.name, epoch, pid);
 }
 
+/* The journal that a member has now, once it holds all it has to. */
+static const char *new_disk(const struct daemon *d,
+			    const struct daemon_ring *ring, unsigned i)
+{
+	const struct petal_primary_member *member = &ring->primary.members[i];
+	const struct daemon_peer *peer = &d->peers[ring->config.members[i]];
+
+	if (i == ring->self)
+		return ring->primary.disk_pos >= ring->primary.start_pos &&
+				       !ring->primary.journal_frozen
+			       ? d->disk
+			       : NULL;
+	return peer->up && member->attached && member->voter && member->whole &&
+			       !member->disk_failed &&
+			       member->disk_pos >= member->joined_pos
+		       ? peer->disk
+		       : NULL;
+}
+
+/* Another one than the registry names may speak only when that says so. */
+static void admit_disks(struct daemon *d, struct daemon_ring *ring)
+{
+	struct petal_ring_config config = ring->config;
+	bool news = false;
+
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		const char *disk = new_disk(d, ring, i);
+
+		if (disk == NULL || strcmp(disk, config.disks[i]) == 0)
+			continue;
+		strcpy(config.disks[i], disk);
+		news = true;
+	}
+	if (news)
+		daemon_failover_propose(ring, &config);
+}
+
 static void step_primary(struct daemon *d, struct daemon_ring *ring)
 {
 	if (ring->primary.deposed)
 		return;
+	if (!ring->config.recovering && !ring->swapping)
+		admit_disks(d, ring);
 	if (d->now_ns >= stall_end_ns(d, ring))
 		propose_epoch(ring, d->config.self);
 	if (ring->config.epoch == 1)
@@ -387,8 +532,8 @@ void daemon_failover_step(struct daemon *d)
 
 		if (!daemon_rings_is_current(ring))
 			continue;
-		if (ring->role == DAEMON_BACKUP)
-			step_backup(d, ring);
+		if (ring->role == DAEMON_BACKUP || ring->role == DAEMON_LOST)
+			step_member(d, ring);
 		else if (ring->role == DAEMON_HEIR)
 			step_heir(d, ring);
 		else if (ring->role == DAEMON_PRIMARY)
@@ -399,7 +544,7 @@ void daemon_failover_step(struct daemon *d)
 
 static bool has_to_tell(const struct daemon *d, const struct daemon_ring *ring)
 {
-	if (ring->role == DAEMON_BACKUP)
+	if (ring->role == DAEMON_BACKUP || ring->role == DAEMON_LOST)
 		return ring->failover.suspected != 0;
 	if (ring->role == DAEMON_HEIR)
 		return true;
@@ -430,4 +575,87 @@ uint64_t daemon_failover_next_ns(const struct daemon *d)
 			next_ns = stall_end_ns(d, ring);
 	}
 	return next_ns;
+}
+
+/* What an operator asks for. */
+
+static bool is_served(const struct daemon *d, const struct daemon_ring *ring)
+{
+	if (ring->config.recovering || ring->role == DAEMON_NOT_MEMBER)
+		return !ring->config.recovering;
+	if (ring->role == DAEMON_PRIMARY)
+		return !ring->primary.deposed;
+	return ring->role == DAEMON_BACKUP && !misses_primary(d, ring);
+}
+
+static int refuse_recovery(const struct daemon *d,
+			   const struct daemon_ring *ring, char *message,
+			   size_t room)
+{
+	const struct daemon_ring *speaker =
+		daemon_epochs_speaker((struct daemon_ring *)(uintptr_t)ring);
+
+	if (is_served(d, ring)) {
+		snprintf(message, room,
+			 "the ring has its primary, node %" PRIu32
+			 ": there is nothing to recover",
+			 ring->config.primary);
+		return -EALREADY;
+	}
+	if (ring->role == DAEMON_PRIMARY) {
+		snprintf(message, room,
+			 "the ring is recovered here, and opens when one more "
+			 "member is there: start one, were its disk new");
+		return -EALREADY;
+	}
+	if (count_voices(d, ring, PETAL_FAILOVER_DISK) >=
+	    PETAL_FAILOVER_QUORUM) {
+		snprintf(message, room,
+			 "two members that know the ring are here, and recover "
+			 "it without that loss: wait some seconds");
+		return -EAGAIN;
+	}
+	if (speaker == NULL ||
+	    voice_of(d, &ring->config, ring->self) == PETAL_FAILOVER_NONE) {
+		snprintf(message, room,
+			 "this node's disk is not one that knows the ring: ask "
+			 "at the node whose disk does");
+		return -ENODATA;
+	}
+	return 0;
+}
+
+int daemon_failover_recover(struct daemon *d, struct daemon_ring *ring,
+			    bool accept_loss, char *message, size_t room)
+{
+	int err = refuse_recovery(d, ring, message, room);
+	struct petal_recovery recovery;
+
+	if (err < 0)
+		return err;
+	if (daemon_epochs_leaves(daemon_epochs_speaker(ring), &recovery) < 0) {
+		snprintf(message, room, "this node's log of it is damaged");
+		return -PETAL_ECORRUPT;
+	}
+	if (!accept_loss) {
+		snprintf(
+			message, room,
+			"two disks are needed, and only this one is here, with "
+			"the log up to lsn %" PRIu64
+			": start another member, with its own disk; only if "
+			"both others are gone for good, petal recover "
+			"--accept-loss goes on with this one, and what was "
+			"acknowledged below disk3 and is not on it is lost",
+			recovery.end.lsn);
+		return -PETAL_EDATALOSS;
+	}
+	fprintf(stderr,
+		"petald: ring '%s': an operator accepts the loss of what is not "
+		"on this disk, which goes to lsn %" PRIu64 "\n",
+		ring->config.name, recovery.end.lsn);
+	ring->accept_loss = true;
+	snprintf(message, room,
+		 "it goes on with what is here, up to lsn %" PRIu64,
+		 recovery.end.lsn);
+	return 0;
 }

@@ -14,7 +14,7 @@
 #include "shm/error.h"
 
 #define MESSAGE_MAGIC 0x31746550u
-#define MESSAGE_VERSION 2u
+#define MESSAGE_VERSION 3u
 #define EVENTS_MAX 64u
 
 enum message_type {
@@ -40,7 +40,8 @@ struct message_head {
 struct message_hello {
 	struct message_head head;
 	char inc[PETAL_RING_CONFIG_INC_BYTES];
-	char reserved[7];
+	char disk[PETAL_RING_CONFIG_INC_BYTES];
+	char reserved[6];
 };
 
 struct message_beat {
@@ -109,7 +110,7 @@ struct message_epoch {
 	struct message_head head;
 	uint64_t ring;
 	uint32_t epoch;
-	uint32_t counts; /* FENCED: the log is whole */
+	uint32_t counts; /* SUSPECT: there is a log. FENCED: and it is whole */
 	struct petal_record_cursor end;
 };
 
@@ -135,6 +136,7 @@ static void send_hello(struct daemon *d, uint32_t peer)
 	struct message_hello message = { .head = head_of(MESSAGE_HELLO) };
 
 	memcpy(message.inc, d->inc, sizeof(message.inc));
+	memcpy(message.disk, d->disk, sizeof(message.disk));
 	petal_wire_send(d->wire, peer, &message, sizeof(message));
 }
 
@@ -263,6 +265,7 @@ int daemon_peers_send_suspect(struct daemon *d, uint32_t peer,
 {
 	struct message_epoch fields = { .ring = ring->config.id,
 					.epoch = ring->config.epoch,
+					.counts = true,
 					.end = *end };
 
 	return send_epoch(d, peer, MESSAGE_SUSPECT, &fields);
@@ -310,6 +313,14 @@ int daemon_peers_send_call(struct daemon *d, uint32_t peer,
 
 /* Receiving. */
 
+static bool is_hex(const char id[PETAL_RING_CONFIG_INC_BYTES])
+{
+	return strnlen(id, PETAL_RING_CONFIG_INC_BYTES) ==
+		       PETAL_RING_CONFIG_INC_BYTES - 1 &&
+	       strspn(id, "0123456789abcdef") ==
+		       PETAL_RING_CONFIG_INC_BYTES - 1;
+}
+
 static bool on_hello(struct daemon *d, uint32_t peer, const void *bytes,
 		     uint32_t length)
 {
@@ -318,11 +329,10 @@ static bool on_hello(struct daemon *d, uint32_t peer, const void *bytes,
 	if (length != sizeof(message))
 		return false;
 	memcpy(&message, bytes, sizeof(message));
-	if (strnlen(message.inc, sizeof(message.inc)) !=
-		    sizeof(message.inc) - 1 ||
-	    strspn(message.inc, "0123456789abcdef") != sizeof(message.inc) - 1)
+	if (!is_hex(message.inc) || !is_hex(message.disk))
 		return false;
 	strcpy(d->peers[peer].inc, message.inc);
+	strcpy(d->peers[peer].disk, message.disk);
 	return true;
 }
 
@@ -435,7 +445,8 @@ static bool on_epoch(struct daemon *d, uint32_t peer, enum message_type type,
 		return false;
 	memcpy(&m, bytes, sizeof(m));
 	if (type == MESSAGE_SUSPECT)
-		daemon_failover_suspected(d, peer, m.ring, m.epoch, &m.end);
+		daemon_failover_suspected(d, peer, m.ring, m.epoch,
+					  m.counts != 0, &m.end);
 	else if (type == MESSAGE_FENCE)
 		daemon_failover_fence(d, peer, m.ring, m.epoch);
 	else

@@ -107,6 +107,7 @@ static void step(struct daemon *d, struct daemon_ring *ring)
 	config.recovering = true;
 	config.members[i] = ring->replace_to;
 	strcpy(config.incs[i], NO_INCARNATION);
+	strcpy(config.disks[i], NO_INCARNATION);
 	daemon_failover_propose(ring, &config);
 }
 

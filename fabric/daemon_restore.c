@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The journal is read before the registry has told us which rings there are,
- * so what it held waits here until its ring is opened.
+ * so what it held waits here until its ring is opened. Of each ring one log is
+ * kept: see fabric/runs.h.
  *
  * Of a ring that was deleted while we were away we would keep it for ever, and
  * with it the space of every batch behind it. But our registry may be behind at
@@ -12,15 +13,16 @@
 #include "fabric/daemon.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "shm/error.h"
 
-static struct daemon_restored *find(struct daemon *d, uint64_t ring)
+static struct daemon_restored *find(struct daemon *d, uint64_t key)
 {
 	for (unsigned i = 0; i < DAEMON_RESTORED_MAX; i++) {
-		if (d->restored[i].ring == ring)
+		if (d->restored[i].key == key)
 			return &d->restored[i];
 	}
 	return NULL;
@@ -40,10 +42,9 @@ static int begin(struct daemon_restored *r,
 	r->data = malloc(range->data_bytes);
 	if (r->data == NULL)
 		return -ENOMEM;
-	r->ring = range->ring;
+	r->key = range->ring;
 	r->data_bytes = range->data_bytes;
 	r->to_pos = range->from_pos;
-	r->epoch = range->epoch;
 	return 0;
 }
 
@@ -68,23 +69,26 @@ static int note_batch(struct daemon_restored *r,
 
 static bool range_is_good(const struct petal_journal_range *range)
 {
-	return range->ring != 0 &&
+	return PETAL_RUNS_KEY_RING(range->ring) != 0 &&
+	       PETAL_RUNS_KEY_RUN(range->ring) != 0 &&
 	       range->data_bytes >= PETAL_LOG_DATA_BYTES_MIN &&
 	       range->data_bytes <= PETAL_LOG_DATA_BYTES_MAX &&
 	       (range->data_bytes & (range->data_bytes - 1)) == 0 &&
 	       range->to_pos - range->from_pos <= range->data_bytes;
 }
 
-/* A later epoch may go on before where an earlier one ended. */
-static void cut(struct daemon_restored *r, uint64_t pos)
+static void put_bytes(struct daemon_restored *r,
+		      const struct petal_journal_range *range,
+		      const void *bytes)
 {
-	while (r->batch_count > 0 && r->to_pos > pos) {
-		r->to_pos = r->batches[r->batch_count - 1].pos;
-		if (r->to_pos < pos)
-			r->to_pos = pos;
-		else
-			r->batch_count--;
-	}
+	uint64_t length = range->to_pos - range->from_pos;
+	uint64_t at = range->from_pos & (range->data_bytes - 1);
+	uint64_t run = range->data_bytes - at;
+
+	if (run > length)
+		run = length;
+	memcpy(r->data + at, bytes, run);
+	memcpy(r->data, (const uint8_t *)bytes + run, length - run);
 }
 
 static int visit(void *arg, const struct petal_journal_range *range,
@@ -92,8 +96,6 @@ static int visit(void *arg, const struct petal_journal_range *range,
 {
 	struct daemon *d = arg;
 	struct daemon_restored *r = find(d, range->ring);
-	uint64_t length = range->to_pos - range->from_pos;
-	uint64_t at, run;
 	int err = 0;
 
 	if (!range_is_good(range))
@@ -102,28 +104,75 @@ static int visit(void *arg, const struct petal_journal_range *range,
 		r = find(d, 0);
 	if (r == NULL)
 		return -ENOSPC;
-	if (r->ring != 0)
-		cut(r, range->from_pos);
-	if (r->ring == 0 || r->to_pos != range->from_pos ||
+	if (r->key == 0 || r->to_pos != range->from_pos ||
 	    r->data_bytes != range->data_bytes)
 		err = begin(r, range);
 	if (err == 0)
 		err = note_batch(r, range);
 	if (err < 0)
 		return err;
-	at = range->from_pos & (range->data_bytes - 1);
-	run = range->data_bytes - at < length ? range->data_bytes - at : length;
-	memcpy(r->data + at, bytes, run);
-	memcpy(r->data, (const uint8_t *)bytes + run, length - run);
+	put_bytes(r, range, bytes);
 	r->to_pos = range->to_pos;
 	r->epoch = range->epoch;
 	r->trim_pos = range->trim_pos;
+	r->whole |= range->to_pos >= range->whole_pos;
+	return 0;
+}
+
+/* Of two runs of a ring: the later one, if it is whole or none is. */
+static bool speaks_before(const struct daemon_restored *a,
+			  const struct daemon_restored *b)
+{
+	if (a->whole != b->whole)
+		return a->whole;
+	return a->key > b->key;
+}
+
+static struct daemon_restored *speaker_of(struct daemon *d, uint64_t id)
+{
+	struct daemon_restored *best = NULL;
+
+	for (unsigned i = 0; i < DAEMON_RESTORED_MAX; i++) {
+		struct daemon_restored *r = &d->restored[i];
+
+		if (r->key != 0 && PETAL_RUNS_KEY_RING(r->key) == id &&
+		    (best == NULL || speaks_before(r, best)))
+			best = r;
+	}
+	return best;
+}
+
+/* One run of each ring stays: what its disk once acknowledged. */
+static int choose(struct daemon *d)
+{
+	for (unsigned i = 0; i < DAEMON_RESTORED_MAX; i++) {
+		struct daemon_restored *r = &d->restored[i];
+		struct daemon_restored *speaker;
+		struct daemon_disk *disk;
+		uint32_t run = PETAL_RUNS_KEY_RUN(r->key);
+
+		if (r->key == 0)
+			continue;
+		speaker = speaker_of(d, PETAL_RUNS_KEY_RING(r->key));
+		disk = daemon_disks_of(d, PETAL_RUNS_KEY_RING(r->key));
+		if (disk == NULL)
+			return -ENOSPC;
+		if (run > disk->runs.highest)
+			disk->runs.highest = run;
+		disk->runs.before = PETAL_RUNS_KEY_RUN(speaker->key);
+		if (r == speaker)
+			continue;
+		petal_journal_detach(d->journal, r->key);
+		forget(r);
+	}
 	return 0;
 }
 
 int daemon_restore(struct daemon *d)
 {
-	return petal_journal_replay(d->journal, visit, d);
+	int err = petal_journal_replay(d->journal, visit, d);
+
+	return err == 0 ? choose(d) : err;
 }
 
 static int restore_piece(struct petal_backup *backup,
@@ -166,18 +215,41 @@ static bool adopt(const struct daemon_restored *r, struct petal_backup *backup)
 	       restore_piece(backup, r, &from, r->to_pos) == 0;
 }
 
-bool daemon_restore_adopt(struct daemon *d, struct daemon_ring *ring)
+/* The run goes on where its log ends. */
+static void resume(struct daemon *d, const struct daemon_restored *r,
+		   const struct petal_backup *backup)
 {
-	struct daemon_restored *r = find(d, ring->config.id);
-	bool good;
+	struct daemon_disk *disk =
+		daemon_disks_of(d, PETAL_RUNS_KEY_RING(r->key));
 
-	if (r == NULL)
-		return false;
-	good = r->epoch <= ring->config.epoch &&
-	       r->data_bytes == ring->config.data_bytes &&
-	       adopt(r, &ring->backup);
+	petal_runs_resume(&disk->runs, PETAL_RUNS_KEY_RUN(r->key),
+			  disk->runs.highest, r->whole, &backup->cursor,
+			  backup->trim_pos);
+}
+
+void daemon_restore_adopt(struct daemon *d, struct daemon_ring *ring)
+{
+	struct daemon_restored *r = speaker_of(d, ring->config.id);
+
+	if (r == NULL) {
+		/* This disk never acknowledged anything of the ring. */
+		ring->backup.remembers =
+			daemon_disks_is_new(d, ring->config.id);
+		return;
+	}
+	/* Our registry may be behind: then there is a later epoch to come. */
+	if (r->epoch > ring->config.epoch ||
+	    r->data_bytes != ring->config.data_bytes)
+		return;
+	ring->backup.remembers = adopt(r, &ring->backup);
+	if (ring->backup.remembers)
+		resume(d, r, &ring->backup);
+	else
+		fprintf(stderr,
+			"petald: the journal's records of ring '%s' make no "
+			"sense: it has no say in what follows\n",
+			ring->config.name);
 	forget(r);
-	return good;
 }
 
 struct search {
@@ -213,7 +285,7 @@ void daemon_restore_check(struct daemon *d)
 	bool any = false;
 
 	for (unsigned i = 0; i < DAEMON_RESTORED_MAX; i++)
-		any |= d->restored[i].ring != 0;
+		any |= d->restored[i].key != 0;
 	/* No key has that version, so it is a conflict. */
 	if (any)
 		daemon_swaps_add(d, DAEMON_SWAP_BARRIER, "barrier", UINT64_MAX,
@@ -230,9 +302,9 @@ void daemon_restore_checked(struct daemon *d, int status)
 	for (unsigned i = 0; i < DAEMON_RESTORED_MAX; i++) {
 		struct daemon_restored *r = &d->restored[i];
 
-		if (r->ring == 0 || is_known(d, r->ring))
+		if (r->key == 0 || is_known(d, PETAL_RUNS_KEY_RING(r->key)))
 			continue;
-		petal_journal_detach(d->journal, r->ring);
+		daemon_disks_forget(d, PETAL_RUNS_KEY_RING(r->key));
 		forget(r);
 	}
 }

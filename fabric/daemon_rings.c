@@ -135,27 +135,11 @@ static int port_journal(void *self, const struct petal_record_cursor *from,
 {
 	struct daemon_ring *ring = self;
 
-	if (!ring->journaling)
-		return -EAGAIN;
-	struct petal_journal_range range = {
-		.ring = ring->config.id,
-		.from_pos = from->pos,
-		.to_pos = to->pos,
-		.from_lsn = from->lsn + 1,
-		.to_lsn = to->lsn,
-		.trim_pos = trim_pos,
-		.epoch = ring->config.epoch,
-	};
-
-	petal_journal_trim(ring->daemon->journal, ring->config.id, trim_pos);
-	return petal_journal_append(ring->daemon->journal, &range);
-}
-
-static void port_trim(void *self, uint64_t pos)
-{
-	struct daemon_ring *ring = self;
-
-	petal_journal_trim(ring->daemon->journal, ring->config.id, pos);
+	(void)trim_pos; /* what it may forget of it: see fabric/runs.h */
+	return daemon_disks_journal(ring, from, to,
+				    ring->role == DAEMON_PRIMARY
+					    ? ring->primary.start_pos
+					    : ring->backup.whole_pos);
 }
 
 /* Ask the registry to count a member under the incarnation it has now. */
@@ -242,7 +226,6 @@ void daemon_rings_open_backup(struct daemon_ring *ring)
 		.self = ring,
 		.acknowledge = port_acknowledge,
 		.journal = port_journal,
-		.trim = port_trim,
 	};
 
 	petal_backup_open(&ring->backup, &ring->log, ring->self, &port);
@@ -416,14 +399,15 @@ void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data)
 void daemon_rings_journaled(struct daemon *d,
 			    const struct petal_journal_done *done)
 {
-	struct daemon_ring *ring =
-		daemon_epochs_journaled(daemon_rings_by_id(d, done->ring));
+	struct daemon_ring *ring = daemon_epochs_journaled(
+		daemon_rings_by_id(d, PETAL_RUNS_KEY_RING(done->ring)));
 
 	if (done->status < 0)
 		fprintf(stderr,
 			"petald: the journal failed (%s): this disk no longer "
 			"counts\n",
 			petal_strerror(done->status));
+	daemon_disks_durable(d, done);
 	if (ring == NULL)
 		return;
 	if (ring->role == DAEMON_PRIMARY)
@@ -440,16 +424,14 @@ void daemon_rings_journaled(struct daemon *d,
  * A ring at rest appends nothing that would tell the journal, and what it no
  * longer needs would keep the space of all others: ours, and the backups'.
  */
-static void tell_trim(struct daemon *d, struct daemon_ring *ring)
+static void tell_trim(struct daemon_ring *ring)
 {
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
 		if (ring->members[i].order_due)
 			port_order(ring, i);
 	}
-	if (ring->primary.trim_pos == ring->journal_trim_pos)
-		return;
-	ring->journal_trim_pos = ring->primary.trim_pos;
-	petal_journal_trim(d->journal, ring->config.id, ring->journal_trim_pos);
+	daemon_disks_trim(ring, ring->primary.trim_pos,
+			  ring->primary.accepted.pos, ring->primary.disk_pos);
 }
 
 static int step_primary(struct daemon *d, struct daemon_ring *ring)
@@ -476,7 +458,7 @@ static int step_primary(struct daemon *d, struct daemon_ring *ring)
 			"sense at position %" PRIu64 "\n",
 			ring->config.name, ring->primary.accepted.pos);
 	}
-	tell_trim(d, ring);
+	tell_trim(ring);
 	return more > 0;
 }
 
@@ -503,6 +485,8 @@ static int step_backup(struct daemon *d, struct daemon_ring *ring)
 		ring->offer_ns = d->now_ns + OFFER_NS;
 	}
 	more = petal_backup_step(&ring->backup);
+	daemon_disks_trim(ring, ring->backup.trim_pos, ring->backup.seen_pos,
+			  ring->backup.disk_pos);
 	if (ring->older != NULL && ring->backup.whole)
 		daemon_epochs_drop_older(ring);
 	return more;

@@ -84,8 +84,14 @@ static json_t *ring_json(struct daemon *d, struct daemon_ring *ring)
 			   "data_bytes", (json_int_t)ring->config.data_bytes,
 			   "epoch", (json_int_t)ring->config.epoch, "primary",
 			   (int)ring->config.primary, "state",
-			   ring->config.recovering ? "recovering" : "open",
-			   "role", role_name(ring->role), "members", members);
+			   petal_ring_config_state(&ring->config), "role",
+			   role_name(ring->role), "members", members);
+	if (ring->config.loss.epoch > 0)
+		json_object_set_new(
+			object, "loss",
+			json_pack("{s:I, s:I}", "epoch",
+				  (json_int_t)ring->config.loss.epoch, "lsn",
+				  (json_int_t)ring->config.loss.lsn));
 	if (ring->role == DAEMON_PRIMARY) {
 		const struct petal_primary_counts *c = &ring->primary.counts;
 

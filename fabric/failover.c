@@ -33,10 +33,12 @@ void petal_failover_trust(struct petal_failover *f)
 }
 
 void petal_failover_heard(struct petal_failover *f, unsigned member,
-			  uint32_t epoch, const struct petal_record_cursor *end,
+			  uint32_t epoch, enum petal_failover_voice voice,
+			  const struct petal_record_cursor *end,
 			  uint64_t now_ns)
 {
 	f->members[member].suspects = epoch;
+	f->members[member].voice = voice;
 	f->members[member].suspects_ns = now_ns;
 	f->members[member].suspects_end = *end;
 }
@@ -52,6 +54,16 @@ static bool goes_first(const struct petal_failover *f, unsigned member,
 	return !petal_failover_better(theirs, end) && f->self < member;
 }
 
+/* Whether another member misses the same primary, and said so of late. */
+static bool suspects_too(const struct petal_failover *f, unsigned i,
+			 uint64_t now_ns)
+{
+	const struct petal_failover_member *member = &f->members[i];
+
+	return i != f->self && member->suspects == f->suspected &&
+	       now_ns <= member->suspects_ns + PETAL_FAILOVER_FRESH_NS;
+}
+
 bool petal_failover_may_run(const struct petal_failover *f,
 			    const struct petal_record_cursor *end,
 			    uint64_t now_ns)
@@ -61,10 +73,8 @@ bool petal_failover_may_run(const struct petal_failover *f,
 	if (f->suspected == 0)
 		return false;
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
-		const struct petal_failover_member *member = &f->members[i];
-
-		if (i == f->self || member->suspects != f->suspected ||
-		    now_ns > member->suspects_ns + PETAL_FAILOVER_FRESH_NS)
+		if (!suspects_too(f, i, now_ns) ||
+		    f->members[i].voice != PETAL_FAILOVER_MEMORY)
 			continue;
 		if (!patient || goes_first(f, i, end))
 			return true;
@@ -72,9 +82,35 @@ bool petal_failover_may_run(const struct petal_failover *f,
 	return false;
 }
 
-void petal_failover_fence(struct petal_failover *f, uint32_t epoch)
+bool petal_failover_may_run_cold(const struct petal_failover *f,
+				 const struct petal_record_cursor *end,
+				 unsigned memories, uint64_t now_ns)
+{
+	uint64_t waited_ns = now_ns - f->suspected_ns;
+	bool first = true;
+	unsigned count = 1;
+
+	if (f->suspected == 0 || memories >= PETAL_FAILOVER_QUORUM)
+		return false;
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		if (!suspects_too(f, i, now_ns) ||
+		    f->members[i].voice == PETAL_FAILOVER_NONE)
+			continue;
+		first &= goes_first(f, i, end);
+		count++;
+	}
+	if (count < PETAL_FAILOVER_QUORUM ||
+	    (count < PETAL_LOG_MEMBERS && waited_ns < PETAL_FAILOVER_COLD_NS))
+		return false;
+	return first ||
+	       waited_ns > PETAL_FAILOVER_COLD_NS + PETAL_FAILOVER_PATIENCE_NS;
+}
+
+void petal_failover_fence(struct petal_failover *f, uint32_t epoch,
+			  unsigned quorum)
 {
 	f->fencing = epoch;
+	f->quorum = quorum;
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++)
 		f->members[i].answered = false;
 }
@@ -107,5 +143,5 @@ int petal_failover_best(const struct petal_failover *f)
 		    petal_failover_better(&member->end, &f->members[best].end))
 			best = (int)i;
 	}
-	return count < PETAL_FAILOVER_QUORUM ? -EAGAIN : best;
+	return count < f->quorum ? -EAGAIN : best;
 }

@@ -37,6 +37,13 @@
  *
  * A log speaks for its member until the log of a later epoch is whole.
  *
+ * When all memory is gone there is nobody who votes like that. Then disks do:
+ * a member whose journal is the one that the registry's value names speaks by
+ * the log that it restored from it, and with D instead of M the rest is the
+ * same. What is at disk2 is on one of any two of the three disks. So few may
+ * have been only slow to come back; so three go on at once, and two when a
+ * third had time enough to come.
+ *
  * Pure: no I/O and no clock. Time decides who tries when, and nothing else
  * (I17).
  *
@@ -48,11 +55,21 @@
 #define PETAL_FAILOVER_FRESH_NS UINT64_C(200000000)
 /* So long the better log has the first try. */
 #define PETAL_FAILOVER_PATIENCE_NS UINT64_C(150000000)
+/* So long two disks wait for the third member. */
+#define PETAL_FAILOVER_COLD_NS UINT64_C(2000000000)
+
+/* By what a member may speak. */
+enum petal_failover_voice {
+	PETAL_FAILOVER_NONE,
+	PETAL_FAILOVER_DISK,
+	PETAL_FAILOVER_MEMORY, /* and so its disk, too */
+};
 
 struct petal_failover_member {
 	/* What it suspects. */
 	uint32_t suspects; /* the epoch whose primary it misses; 0: none */
 	uint64_t suspects_ns;
+	enum petal_failover_voice voice;
 	struct petal_record_cursor suspects_end; /* of its log, by then */
 	/* What it answered to FENCE. */
 	bool answered;
@@ -65,6 +82,7 @@ struct petal_failover {
 	uint32_t suspected; /* by us; 0: nothing */
 	uint64_t suspected_ns;
 	uint32_t fencing; /* the epoch of the answers; 0: none */
+	unsigned quorum;  /* so many of them have to count */
 	struct petal_failover_member members[PETAL_LOG_MEMBERS];
 };
 
@@ -91,10 +109,12 @@ void petal_failover_trust(struct petal_failover *failover);
 
 /**
  * petal_failover_heard() - another member misses the primary of an epoch
+ * @voice: by what it would speak
  * @end: where its log ends
  */
 void petal_failover_heard(struct petal_failover *failover, unsigned member,
-			  uint32_t epoch, const struct petal_record_cursor *end,
+			  uint32_t epoch, enum petal_failover_voice voice,
+			  const struct petal_record_cursor *end,
 			  uint64_t now_ns);
 
 /**
@@ -102,21 +122,34 @@ void petal_failover_heard(struct petal_failover *failover, unsigned member,
  * @end: where our log ends
  *
  * One member that misses the primary may be the one that is cut off, so it
- * takes two. The one with the better log goes first, of equal ones the lower.
+ * takes two, and both by their memory. The one with the better log goes first,
+ * of equal ones the lower.
  */
 bool petal_failover_may_run(const struct petal_failover *failover,
 			    const struct petal_record_cursor *end,
 			    uint64_t now_ns);
 
 /**
- * petal_failover_fence() - begin to collect answers to FENCE(@epoch)
+ * petal_failover_may_run_cold() - whether to try it with disks
+ * @end: where our log ends; we have one
+ * @memories: members, ourselves included, that are there with their memory;
+ *	with two of them it is theirs to try
  */
-void petal_failover_fence(struct petal_failover *failover, uint32_t epoch);
+bool petal_failover_may_run_cold(const struct petal_failover *failover,
+				 const struct petal_record_cursor *end,
+				 unsigned memories, uint64_t now_ns);
+
+/**
+ * petal_failover_fence() - begin to collect answers to FENCE(@epoch)
+ * @quorum: PETAL_FAILOVER_QUORUM; or 1, when an operator accepts a loss
+ */
+void petal_failover_fence(struct petal_failover *failover, uint32_t epoch,
+			  unsigned quorum);
 
 /**
  * petal_failover_fenced() - a member has promised
  * @epoch: which; of another one than was asked for it changes nothing
- * @counts: its incarnation is the registry's, and its log is whole
+ * @counts: it may speak, by its memory or its disk, and its log is whole
  * @end: where its log ends
  */
 void petal_failover_fenced(struct petal_failover *failover, unsigned member,
@@ -127,7 +160,7 @@ void petal_failover_fenced(struct petal_failover *failover, unsigned member,
  * petal_failover_best() - whose log it is
  *
  * Return: a member, ourselves if ours counts and no other is better; -EAGAIN
- * while fewer than two answers count.
+ * while fewer answers count than the quorum.
  */
 int petal_failover_best(const struct petal_failover *failover);
 

@@ -28,7 +28,7 @@ struct petal_node {
 	uint32_t id;
 	uint64_t request_id; /* of the last request */
 	char name[32];
-	char error[256]; /* what the node said of the last refusal */
+	char error[512]; /* what the node said of the last refusal */
 };
 
 /**

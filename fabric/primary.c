@@ -288,7 +288,7 @@ static void mark(struct petal_primary *p)
 			disk[i] = p->disk_pos;
 		} else if (primary_counts(&p->members[i])) {
 			memory[i] = p->members[i].memory_pos;
-			disk[i] = p->members[i].disk_pos;
+			disk[i] = primary_disk_pos(&p->members[i]);
 		}
 	}
 	sort3(memory);

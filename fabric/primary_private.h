@@ -34,6 +34,16 @@ static inline bool primary_counts(const struct petal_primary_member *member)
 	return member->voter && member->whole;
 }
 
+/*
+ * A disk that lacks what was accepted as its member joined may be a new one, and
+ * would not have it after a power cut: it counts from there on.
+ */
+static inline uint64_t
+primary_disk_pos(const struct petal_primary_member *member)
+{
+	return member->disk_pos < member->joined_pos ? 0 : member->disk_pos;
+}
+
 /* Send each attached member what it lacks, as far as its bound allows. */
 void primary_send_all(struct petal_primary *p);
 

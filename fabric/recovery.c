@@ -61,15 +61,12 @@ int petal_recovery_check(const struct petal_recovery *r, uint64_t *ret_bad_lsn)
 void petal_recovery_cut(struct petal_recovery *r,
 			const struct petal_record_cursor *sealed)
 {
-	struct petal_record_cursor at = r->base, disk = r->base;
+	struct petal_record_cursor at = r->base;
 
 	if (r->log == NULL || r->end.lsn < sealed->lsn)
 		return;
-	while (at.pos < sealed->pos &&
-	       check_next(r->log, &at, r->end.pos) == 0) {
-		if (at.pos <= r->disk_pos)
-			disk = at;
-	}
+	while (at.pos < sealed->pos && check_next(r->log, &at, r->end.pos) == 0)
+		;
 	if (at.pos != sealed->pos || at.lsn != sealed->lsn ||
 	    at.crc != sealed->crc) {
 		r->log = NULL;
@@ -79,10 +76,10 @@ void petal_recovery_cut(struct petal_recovery *r,
 		return;
 	r->exact = false;
 	r->end = at;
-	if (r->disk_pos > at.pos)
-		r->disk_pos = disk.pos;
+	/* What this disk has goes beyond: it begins anew, see fabric/runs.h. */
 	if (r->journaled_to.pos > at.pos) {
-		r->journaled_to = disk;
+		r->journaled_to = r->base;
+		r->disk_pos = r->base.pos;
 		r->journal_stale = r->journal_busy;
 	}
 }

@@ -31,6 +31,10 @@ static int mapped(struct petal_ring *ring, json_t *answer, int segment_fd)
 		(uint32_t)json_integer_value(json_object_get(answer, "owner"));
 	ring->session = (uint64_t)json_integer_value(
 		json_object_get(answer, "session"));
+	ring->loss_epoch = (uint32_t)json_integer_value(
+		json_object_get(answer, "loss_epoch"));
+	ring->loss_lsn = (uint64_t)json_integer_value(
+		json_object_get(answer, "loss_lsn"));
 	if (ring->owner == 0 || segment_fd < 0 || ring->bell_fd < 0 ||
 	    ring->signal_fd < 0)
 		return -PETAL_ECORRUPT;

@@ -48,7 +48,14 @@ struct petal_ring {
 	uint32_t owner;
 	uint64_t session;
 	uint64_t sequence; /* of the last record published */
-	bool claimed;      /* petal_ring_claim() has not found its end */
+	/*
+	 * In this epoch the ring was recovered from disks, the last time; 0:
+	 * never. Records of older epochs from this lsn on may be gone, unless
+	 * they were acknowledged at disk2 or disk3.
+	 */
+	uint32_t loss_epoch;
+	uint64_t loss_lsn;
+	bool claimed; /* petal_ring_claim() has not found its end */
 };
 
 /* A record that is being filled where it will stay. */

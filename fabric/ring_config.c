@@ -99,13 +99,18 @@ static int parse_members(const json_t *object, struct petal_ring_config *config)
 			json_integer_value(json_object_get(member, "node"));
 		const char *inc =
 			json_string_value(json_object_get(member, "inc"));
+		const char *disk =
+			json_string_value(json_object_get(member, "disk"));
 
 		if (node < 1 || node > PETAL_MEMBER_NODE_MAX || inc == NULL ||
 		    strlen(inc) >= PETAL_RING_CONFIG_INC_BYTES ||
+		    disk == NULL ||
+		    strlen(disk) >= PETAL_RING_CONFIG_INC_BYTES ||
 		    petal_ring_config_member(config, (uint32_t)node) >= 0)
 			return -EINVAL;
 		config->members[i] = (uint32_t)node;
 		strcpy(config->incs[i], inc);
+		strcpy(config->disks[i], disk);
 	}
 	return petal_ring_config_member(config, config->primary) < 0 ? -EINVAL
 								     : 0;
@@ -123,20 +128,56 @@ static int parse_number(const json_t *object, const char *key, uint64_t most,
 	return 0;
 }
 
+static const char *const state_names[] = {
+	[PETAL_RING_CONFIG_MEMORY] = "recovering",
+	[PETAL_RING_CONFIG_DISKS] = "recovering-from-disks",
+	[PETAL_RING_CONFIG_ONE_DISK] = "recovering-from-one-disk",
+};
+#define SOURCES (sizeof(state_names) / sizeof(state_names[0]))
+
+const char *petal_ring_config_state(const struct petal_ring_config *config)
+{
+	return config->recovering ? state_names[config->source] : "open";
+}
+
 static int parse_state(const json_t *object, struct petal_ring_config *config)
 {
 	const char *state = json_string_value(json_object_get(object, "state"));
+
+	if (state == NULL)
+		return -EINVAL;
+	for (unsigned i = 0; i < SOURCES; i++) {
+		if (strcmp(state, state_names[i]) == 0) {
+			config->recovering = true;
+			config->source = (enum petal_ring_config_source)i;
+			return 0;
+		}
+	}
+	return strcmp(state, "open") == 0 ? 0 : -EINVAL;
+}
+
+static int parse_loss(const json_t *object, struct petal_ring_config *config)
+{
+	const json_t *loss = json_object_get(object, "loss");
+	uint64_t epoch;
+
+	if (parse_number(loss, "epoch", config->epoch, &epoch) < 0 ||
+	    parse_number(loss, "lsn", INT64_MAX, &config->loss.lsn) < 0)
+		return -EINVAL;
+	config->loss.epoch = (uint32_t)epoch;
+	return 0;
+}
+
+static int parse_sealed(const json_t *object, struct petal_ring_config *config)
+{
 	const json_t *sealed = json_object_get(object, "sealed");
 	uint64_t epoch, crc;
 
-	if (state == NULL ||
-	    (strcmp(state, "open") != 0 && strcmp(state, "recovering") != 0) ||
-	    parse_number(sealed, "epoch", config->epoch - 1, &epoch) < 0 ||
+	if (parse_number(sealed, "epoch", config->epoch - 1, &epoch) < 0 ||
 	    parse_number(sealed, "lsn", INT64_MAX, &config->sealed.lsn) < 0 ||
 	    parse_number(sealed, "pos", INT64_MAX, &config->sealed.pos) < 0 ||
 	    parse_number(sealed, "crc", UINT32_MAX, &crc) < 0)
 		return -EINVAL;
-	config->recovering = strcmp(state, "recovering") == 0;
 	config->sealed.epoch = (uint32_t)epoch;
 	config->sealed.crc = (uint32_t)crc;
 	return 0;
@@ -158,7 +199,8 @@ static int parse_object(const json_t *object, struct petal_ring_config *config)
 	config->epoch = (uint32_t)epoch;
 	config->primary = (uint32_t)primary;
 	if (parse_members(object, config) < 0 ||
-	    parse_state(object, config) < 0)
+	    parse_state(object, config) < 0 ||
+	    parse_sealed(object, config) < 0 || parse_loss(object, config) < 0)
 		return -EINVAL;
 	return petal_ring_config_shape(object, config);
 }
@@ -199,9 +241,10 @@ json_t *petal_ring_config_json(const struct petal_ring_config *config)
 
 	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++)
 		json_array_append_new(members,
-				      json_pack("{s:i, s:s}", "node",
+				      json_pack("{s:i, s:s, s:s}", "node",
 						(int)config->members[i], "inc",
-						config->incs[i]));
+						config->incs[i], "disk",
+						config->disks[i]));
 	for (unsigned i = 0; i < config->queue_count; i++) {
 		const struct petal_queue_geometry *queue = &config->queues[i];
 
@@ -211,14 +254,16 @@ json_t *petal_ring_config_json(const struct petal_ring_config *config)
 				  "slots", (json_int_t)queue->slot_count,
 				  "lease_ns", (json_int_t)queue->lease_ns));
 	}
-	return json_pack("{s:I, s:I, s:i, s:s, s:o, s:I, s:o, s:o}", "id",
-			 (json_int_t)config->id, "epoch",
-			 (json_int_t)config->epoch, "primary",
-			 (int)config->primary, "state",
-			 config->recovering ? "recovering" : "open", "sealed",
-			 sealed_json(&config->sealed), "data_bytes",
-			 (json_int_t)config->data_bytes, "members", members,
-			 "queues", queues);
+	return json_pack(
+		"{s:I, s:I, s:i, s:s, s:o, s:o, s:I, s:o, s:o}", "id",
+		(json_int_t)config->id, "epoch", (json_int_t)config->epoch,
+		"primary", (int)config->primary, "state",
+		petal_ring_config_state(config), "sealed",
+		sealed_json(&config->sealed), "loss",
+		json_pack("{s:I, s:I}", "epoch", (json_int_t)config->loss.epoch,
+			  "lsn", (json_int_t)config->loss.lsn),
+		"data_bytes", (json_int_t)config->data_bytes, "members",
+		members, "queues", queues);
 }
 
 struct petal_log_geometry

@@ -107,7 +107,15 @@ int petal_sessions_find(const struct petal_sessions *s, uint64_t session,
 	back = at->sequence - sequence;
 	if (back >= PETAL_SESSION_WINDOW)
 		return -ENODATA;
-	return at->seen[back / 64] >> back % 64 & 1 ? 0 : -ENOENT;
+	if (at->seen[back / 64] >> back % 64 & 1)
+		return 0;
+	/* Noted anew after it was forgotten: what came before is not known. */
+	return session > s->forgotten ? -ENOENT : -ENODATA;
+}
+
+void petal_sessions_doubt(struct petal_sessions *s, uint32_t epoch)
+{
+	s->forgotten = PETAL_SESSION_FIRST(epoch) - 1;
 }
 
 int petal_sessions_put(struct petal_sessions *s,

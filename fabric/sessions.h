@@ -56,11 +56,19 @@ void petal_sessions_note(struct petal_sessions *sessions, uint64_t session,
  * petal_sessions_find() - whether a record is in the log
  *
  * Return: 0 when it is; -ENOENT when it is not; -ENODATA when the table cannot
- * say: the session was forgotten, or the record is longer ago than
- * PETAL_SESSION_WINDOW records of it.
+ * say: the session was forgotten, and this record of it not noted since, or the
+ * record is longer ago than PETAL_SESSION_WINDOW records of it.
  */
 int petal_sessions_find(const struct petal_sessions *sessions, uint64_t session,
 			uint64_t sequence);
+
+/**
+ * petal_sessions_doubt() - what is not noted may have been in the log
+ * @epoch: sessions of older epochs are meant
+ *
+ * For a table that was made of what is retained, and not of all there was.
+ */
+void petal_sessions_doubt(struct petal_sessions *sessions, uint32_t epoch);
 
 /**
  * petal_sessions_put() - make a table of what another member sent

@@ -18,6 +18,8 @@ static const struct command commands[] = {
 	{ "status", cli_status, "how a node sees the fabric (the default)" },
 	{ "rings", cli_rings, "the rings: members, levels, queues" },
 	{ "replace", cli_replace, "another node instead of one that is gone" },
+	{ "recover", cli_recover,
+	  "what a ring waits for that lost its memory" },
 	{ "demo", cli_demo, "three petals, real records, two kills, a proof" },
 	{ "bench", cli_bench, "what a message costs, beside floors and peers" },
 	{ "demo-source", cli_demo_source, NULL },

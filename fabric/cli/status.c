@@ -101,7 +101,7 @@ static bool ring_is_whole(const json_t *ring)
 			return false;
 	}
 	return strcmp(text(ring, "role"), "lost") != 0 &&
-	       strcmp(text(ring, "state"), "recovering") != 0;
+	       strcmp(text(ring, "state"), "open") == 0;
 }
 
 /* The exit code, whatever the shape of the answer: 1 when something is wrong. */
@@ -205,6 +205,15 @@ static const char *role_words(const char *role)
 	return "we keep no copy";
 }
 
+static void print_loss(const json_t *loss)
+{
+	if (loss != NULL)
+		printf("  recovered from disks in epoch %" PRId64
+		       ": records of before from lsn %" PRId64
+		       " on may be lost\n",
+		       number(loss, "epoch"), number(loss, "lsn"));
+}
+
 static void print_ring(const json_t *ring)
 {
 	printf("\nring %s: epoch %" PRId64 ", %" PRId64 " KiB, %s, members ",
@@ -212,6 +221,7 @@ static void print_ring(const json_t *ring)
 	       number(ring, "data_bytes") >> 10,
 	       role_words(text(ring, "role")));
 	print_members(ring);
+	print_loss(json_object_get(ring, "loss"));
 	if (json_array_size(json_object_get(ring, "queues")) > 0) {
 		printf("  %-18s %12s %10s %8s %12s %12s\n", "queue", "enqueued",
 		       "ready", "leased", "done", "redelivered");

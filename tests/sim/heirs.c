@@ -151,12 +151,6 @@ static int port_journal(void *self, const struct petal_record_cursor *from,
 	return 0;
 }
 
-static void port_trim(void *self, uint64_t pos)
-{
-	(void)self;
-	(void)pos;
-}
-
 static void port_signal(void *self, uint32_t owner)
 {
 	(void)self;
@@ -204,7 +198,6 @@ static const struct petal_primary_port primary_port = {
 static const struct petal_backup_port backup_port = {
 	.acknowledge = port_acknowledge,
 	.journal = port_journal,
-	.trim = port_trim,
 };
 
 /* ---- messages ---- */
@@ -494,7 +487,8 @@ static void step_heir(struct heirs *h, struct slot *s)
 	int best;
 
 	if (s->failover.fencing == 0)
-		petal_failover_fence(&s->failover, s->config.epoch);
+		petal_failover_fence(&s->failover, s->config.epoch,
+				     PETAL_FAILOVER_QUORUM);
 	best = petal_failover_best(&s->failover);
 	if (best == (int)s->member) {
 		if (s->older != NULL)

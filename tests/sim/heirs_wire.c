@@ -66,8 +66,8 @@ static void on_message(struct heirs *h, unsigned from, unsigned to,
 		on_start(s, from, m);
 		break;
 	case SUSPECT:
-		petal_failover_heard(&s->failover, from, m->epoch, &m->at,
-				     h->now_ns);
+		petal_failover_heard(&s->failover, from, m->epoch,
+				     PETAL_FAILOVER_MEMORY, &m->at, h->now_ns);
 		break;
 	case FENCE:
 		heirs_answer_fence(h, to, from, m->epoch);

@@ -233,15 +233,6 @@ static int port_backup_journal(void *self,
 	return disk_append(b->trio, b->member, from, to, trim_pos);
 }
 
-/* A batch that may go is gone when its space is used again: now, or later. */
-static void port_trim(void *self, uint64_t pos)
-{
-	struct backup_self *b = self;
-
-	if (petal_test_random(&b->trio->random) % 2)
-		disk_trim(&b->trio->disks[b->member], pos);
-}
-
 static struct petal_log_geometry geometry_of(const struct trio_options *options)
 {
 	struct petal_log_geometry geometry = {
@@ -268,7 +259,6 @@ static void backup_open(struct trio *t, unsigned i,
 		.self = self,
 		.acknowledge = port_acknowledge,
 		.journal = port_backup_journal,
-		.trim = port_trim,
 	};
 
 	*self = (struct backup_self){ t, i };

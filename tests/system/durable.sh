@@ -14,71 +14,16 @@ petald=${petal%/*}/petald
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/system/sandbox.sh
 source "$here/sandbox.sh"
+# shellcheck source=tests/system/nodes.sh
+source "$here/nodes.sh"
 
 LIMIT_S=60
-READY_S=30
+NODES_MORE='stall_ms = 300'
 failures=0
-declare -A pid_of
 
 complain() {
 	echo "durable: $*" >&2
 	failures=$((failures + 1))
-}
-
-# Six ports that are free just now; held together, so that they differ.
-read -ra ports < <(python3 -c '
-import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
-print(*(s.getsockname()[1] for s in held))')
-
-make_key() {
-	(
-		umask 077
-		od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n'
-		echo
-	) >"$1"
-	chmod 600 "$1"
-}
-
-# write_config NODE: $sandbox/NODE.conf, for the directory $sandbox/NODE.
-write_config() {
-	local node
-	{
-		cat <<-END
-			[petal]
-			cluster = durable
-			node = $1
-			dir = $sandbox/$1
-			key = $sandbox/key
-			provider = tcp
-			journal_bytes = 16M
-			heartbeat_ms = 100
-			suspect_beats = 50
-			stall_ms = 300
-		END
-		for node in 1 2 3; do
-			cat <<-END
-
-				[node $node]
-				name = n$node
-				domain = rack-$node
-				fabric = 127.0.0.1:${ports[node - 1]}
-				registry = 127.0.0.1:${ports[node + 2]}
-			END
-		done
-	} >"$sandbox/$1.conf"
-}
-
-# Starts a node and returns when it says that it is ready.
-start() {
-	local word='' fifo=$sandbox/$1.ready
-	[[ -p $fifo ]] || mkfifo "$fifo"
-	(inside "$petald" --config "$sandbox/$1.conf" --ready-fd 3) \
-		3>"$fifo" 2>>"$sandbox/$1.log" </dev/null &
-	pid_of[$1]=$!
-	read -r -t "$READY_S" word <"$fifo" || :
-	[[ $word == ready ]] ||
-		fail "node $1 did not get ready: $(cat "$sandbox/$1.log")"
 }
 
 # Asks a node to end: exit 0, and no socket.

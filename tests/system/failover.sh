@@ -17,57 +17,13 @@ petald=${petal%/*}/petald
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/system/sandbox.sh
 source "$here/sandbox.sh"
+# shellcheck source=tests/system/nodes.sh
+source "$here/nodes.sh"
 
 KILLS=${KILLS:-8}
 LEVEL=${LEVEL:-mem2}
-ELECTION_MS=${ELECTION_MS:-300}
+NODES_ELECTION_MS=${ELECTION_MS:-300}
 LIMIT_S=$((60 + 4 * KILLS))
-READY_S=30
-declare -A pid_of
-
-read -ra ports < <(python3 -c '
-import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
-print(*(s.getsockname()[1] for s in held))')
-
-write_config() {
-	local node
-	{
-		cat <<-END
-			[petal]
-			cluster = failover
-			node = $1
-			dir = $sandbox/$1
-			key = $sandbox/key
-			provider = tcp
-			journal_bytes = 16M
-			heartbeat_ms = 100
-			suspect_beats = 50
-			election_ms = $ELECTION_MS
-		END
-		for node in 1 2 3; do
-			cat <<-END
-
-				[node $node]
-				name = n$node
-				domain = rack-$node
-				fabric = 127.0.0.1:${ports[node - 1]}
-				registry = 127.0.0.1:${ports[node + 2]}
-			END
-		done
-	} >"$sandbox/$1.conf"
-}
-
-start() {
-	local word='' fifo=$sandbox/$1.ready
-	[[ -p $fifo ]] || mkfifo "$fifo"
-	(inside "$petald" --config "$sandbox/$1.conf" --ready-fd 3) \
-		3>"$fifo" 2>>"$sandbox/$1.log" </dev/null &
-	pid_of[$1]=$!
-	read -r -t "$READY_S" word <"$fifo" || :
-	[[ $word == ready ]] ||
-		fail "node $1 did not get ready: $(cat "$sandbox/$1.log")"
-}
 
 # The member of the ring that asks, and the leader of the registry.
 ring_is_made() {
@@ -92,8 +48,7 @@ import json, sys
 print(json.load(sys.stdin)["registry"]["leader"])' || :
 }
 
-umask 077
-{ od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n'; echo; } >"$sandbox/key"
+make_key "$sandbox/key"
 for node in 1 2 3; do
 	write_config "$node"
 	start "$node"

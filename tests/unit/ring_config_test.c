@@ -9,12 +9,15 @@
 
 #include "fabric/ring_config.h"
 
+#define MEMBER_2 "{\"node\":2,\"inc\":\"b\",\"disk\":\"e\"},"
+
 static const char good[] =
 	"{\"id\":7,\"epoch\":2,\"primary\":3,\"state\":\"recovering\","
 	"\"sealed\":{\"epoch\":1,\"lsn\":9,\"pos\":640,\"crc\":4294967295},"
-	"\"data_bytes\":16777216,"
-	"\"members\":[{\"node\":1,\"inc\":\"0123456789abcdef0123456789abcdef\"}"
-	",{\"node\":2,\"inc\":\"b\"},{\"node\":3,\"inc\":\"c\"}],"
+	"\"loss\":{\"epoch\":2,\"lsn\":10},\"data_bytes\":16777216,"
+	"\"members\":[{\"node\":1,\"inc\":\"0123456789abcdef0123456789abcdef\","
+	"\"disk\":\"d\"}," MEMBER_2 "{\"node\":3,\"inc\":\"c\","
+	"\"disk\":\"fedcba9876543210fedcba9876543210\"}],"
 	"\"queues\":[{\"name\":\"stanzas\",\"slots\":64,\"lease_ns\":2000000000}"
 	",{\"name\":\"done\",\"lease_ns\":1}]}";
 
@@ -44,6 +47,11 @@ static void parse__reads_every_field(void **state)
 	assert_int_equal(config.data_bytes, 16777216);
 	assert_string_equal(config.incs[0], "0123456789abcdef0123456789abcdef");
 	assert_string_equal(config.incs[2], "c");
+	assert_string_equal(config.disks[0], "d");
+	assert_string_equal(config.disks[2],
+			    "fedcba9876543210fedcba9876543210");
+	assert_int_equal(config.loss.epoch, 2);
+	assert_int_equal(config.loss.lsn, 10);
 	assert_int_equal(config.queue_count, 2);
 	assert_string_equal(config.queues[0].name, "stanzas");
 	assert_int_equal(config.queues[0].slot_count, 64);
@@ -56,6 +64,33 @@ static void parse__reads_every_field(void **state)
 	assert_ok(petal_log_geometry_check(&geometry));
 	assert_int_equal(geometry.ring, 7);
 	assert_int_equal(geometry.epoch, 2);
+}
+
+static void parse__state_says_from_what_it_is_recovered(void **state)
+{
+	static const char *const words[] = { "recovering-from-disks",
+					     "recovering-from-one-disk" };
+	static const enum petal_ring_config_source sources[] = {
+		PETAL_RING_CONFIG_DISKS, PETAL_RING_CONFIG_ONE_DISK
+	};
+	struct petal_ring_config config;
+
+	(void)state;
+	assert_ok(parse(good, &config));
+	assert_int_equal(config.source, PETAL_RING_CONFIG_MEMORY);
+	for (unsigned i = 0; i < 2; i++) {
+		json_t *object = json_loads(good, 0, NULL);
+		char *text;
+
+		json_object_set_new(object, "state", json_string(words[i]));
+		text = json_dumps(object, JSON_COMPACT);
+		assert_ok(parse(text, &config));
+		assert_true(config.recovering);
+		assert_int_equal(config.source, sources[i]);
+		assert_string_equal(petal_ring_config_state(&config), words[i]);
+		json_decref(object);
+		free(text);
+	}
 }
 
 static void json__comes_back_from_parse(void **state)
@@ -71,6 +106,8 @@ static void json__comes_back_from_parse(void **state)
 	text = json_dumps(object, JSON_COMPACT);
 	assert_ok(parse(text, &again));
 	assert_memory_equal(config.incs, again.incs, sizeof(config.incs));
+	assert_memory_equal(config.disks, again.disks, sizeof(config.disks));
+	assert_memory_equal(&config.loss, &again.loss, sizeof(config.loss));
 	assert_memory_equal(config.members, again.members,
 			    sizeof(config.members));
 	assert_int_equal(config.id, again.id);
@@ -133,9 +170,16 @@ static void parse__anything_wrong_is_corrupt(void **state)
 		{ "\"data_bytes\":16777216", "\"data_bytes\":-65536" },
 		{ "\"data_bytes\":16777216", "\"data_bytes\":32768" },
 		{ "\"data_bytes\":16777216", "\"data_bytes\":137438953472" },
-		{ "{\"node\":2,\"inc\":\"b\"},", "" },
-		{ "{\"node\":2,\"inc\":\"b\"},",
-		  "{\"node\":2,\"inc\":\"b\"},{\"node\":4,\"inc\":\"d\"}," },
+		{ "recovering", "recovering-from-disk" },
+		{ "\"loss\":{\"epoch\":2", "\"loss\":{\"epoch\":3" },
+		{ "\"loss\":", "\"los\":" },
+		{ "\"lsn\":10", "\"lsn\":-1" },
+		{ MEMBER_2, "" },
+		{ MEMBER_2,
+		  MEMBER_2 "{\"node\":4,\"inc\":\"d\",\"disk\":\"d\"}," },
+		{ ",\"disk\":\"e\"", "" },
+		{ "\"disk\":\"e\"", "\"disk\":5" },
+		{ "fedcba9876543210\"", "fedcba98765432100\"" },
 		{ "\"node\":2", "\"node\":1" },
 		{ "\"node\":2", "\"node\":0" },
 		{ "\"node\":2", "\"node\":256" },
@@ -250,6 +294,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parse__reads_every_field),
+		cmocka_unit_test(parse__state_says_from_what_it_is_recovered),
 		cmocka_unit_test(json__comes_back_from_parse),
 		cmocka_unit_test(parse__anything_wrong_is_corrupt),
 		cmocka_unit_test(

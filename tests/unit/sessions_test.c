@@ -75,6 +75,26 @@ static void find__forgotten_session_is_never_called_unknown(void **state)
 	assert_outcome(petal_sessions_find(&s, first + many, 1), -ENOENT);
 }
 
+/* Of what is retained: what was trimmed before it is in no table. */
+static void doubt__what_is_not_noted_may_have_been(void **state)
+{
+	uint64_t old = PETAL_SESSION_FIRST(3), new = PETAL_SESSION_FIRST(4);
+	struct petal_sessions s = { 0 };
+
+	(void)state;
+	petal_sessions_note(&s, old, 5, 1);
+	petal_sessions_note(&s, old, 6, 2);
+	petal_sessions_doubt(&s, 4);
+	assert_outcome(petal_sessions_find(&s, old, 5), 0);
+	assert_outcome(petal_sessions_find(&s, old, 4), -ENODATA);
+	/* Records of a session are in the order of their numbers. */
+	assert_outcome(petal_sessions_find(&s, old, 7), -ENOENT);
+	assert_outcome(petal_sessions_find(&s, old + 1, 1), -ENODATA);
+	assert_outcome(petal_sessions_find(&s, new, 1), -ENOENT);
+	petal_sessions_note(&s, new, 2, 3);
+	assert_outcome(petal_sessions_find(&s, new, 1), -ENOENT);
+}
+
 static void put__makes_the_same_table(void **state)
 {
 	struct petal_sessions s = { 0 }, copy = { 0 };
@@ -145,6 +165,7 @@ int main(void)
 		cmocka_unit_test(find__does_not_guess_about_what_is_long_ago),
 		cmocka_unit_test(
 			find__forgotten_session_is_never_called_unknown),
+		cmocka_unit_test(doubt__what_is_not_noted_may_have_been),
 		cmocka_unit_test(put__makes_the_same_table),
 		cmocka_unit_test(random__answers_as_a_list_would),
 	};
