@@ -91,7 +91,7 @@ def disk(root, name):
 
 def replica(root):
     """The protocol without its wire, disk and registry, and the actors."""
-    parts = ("backup", "failover", "log", "primary*", "recovery", "seal",
+    parts = ("backup", "failover", "log", "primary*", "recovery", "runs", "seal",
              "sessions", "txn")
     paths = list(root.glob("actors/*.c"))
     for part in parts:
