@@ -107,6 +107,13 @@ void petal_seal_key_derive(const uint8_t key[PETAL_SEAL_KEY_BYTES],
 	sodium_memzero(&state, sizeof(state));
 }
 
+void petal_seal_cluster_id(const char *name,
+			   uint8_t ret_id[PETAL_SEAL_CLUSTER_BYTES])
+{
+	crypto_generichash(ret_id, PETAL_SEAL_CLUSTER_BYTES,
+			   (const uint8_t *)name, strlen(name), NULL, 0);
+}
+
 void petal_seal_token_make(const uint8_t key[PETAL_SEAL_KEY_BYTES],
 			   const uint8_t cluster[PETAL_SEAL_CLUSTER_BYTES],
 			   uint32_t from, uint32_t to, uint64_t now_realtime_ns,

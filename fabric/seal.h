@@ -117,6 +117,14 @@ void petal_seal_key_derive(const uint8_t key[PETAL_SEAL_KEY_BYTES],
 			   uint8_t ret_key[PETAL_SEAL_KEY_BYTES]);
 
 /**
+ * petal_seal_cluster_id() - the id of a cluster, which its name makes
+ * @name: of the configuration
+ * @ret_id: PETAL_SEAL_CLUSTER_BYTES
+ */
+void petal_seal_cluster_id(const char *name,
+			   uint8_t ret_id[PETAL_SEAL_CLUSTER_BYTES]);
+
+/**
  * petal_seal_token_make() - a fresh token, for one connection
  * @key: the derived key
  * @cluster: the cluster's id

@@ -136,6 +136,23 @@ int petal_wire_open(const struct petal_wire_options *options,
 		    struct petal_wire **ret_wire);
 
 /**
+ * petal_wire_look() - whether a provider is here, and fit for a wire
+ * @provider: libfabric's name of it
+ *
+ * Return: 0; -ENODATA if libfabric does not offer it on this machine;
+ * -EOPNOTSUPP if what it offers has no FI_EP_MSG with FI_MSG and FI_RMA; or
+ * another error of libfabric.
+ */
+int petal_wire_look(const char *provider);
+
+/**
+ * petal_wire_version() - which libfabric this process has
+ *
+ * Return: its API version, the major one in the upper 16 bits.
+ */
+uint32_t petal_wire_version(void);
+
+/**
  * petal_wire_close() - end all connections at once and free everything
  * @wire: the wire, or NULL
  *

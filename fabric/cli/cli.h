@@ -12,6 +12,7 @@ int cli_status(int argc, char **argv);
 int cli_rings(int argc, char **argv);
 int cli_replace(int argc, char **argv);
 int cli_recover(int argc, char **argv);
+int cli_probe(int argc, char **argv);
 int cli_demo(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 

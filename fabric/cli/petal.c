@@ -20,6 +20,7 @@ static const struct command commands[] = {
 	{ "replace", cli_replace, "another node instead of one that is gone" },
 	{ "recover", cli_recover,
 	  "what a ring waits for that lost its memory" },
+	{ "probe", cli_probe, "what a provider of libfabric keeps, tried" },
 	{ "demo", cli_demo, "three petals, real records, two kills, a proof" },
 	{ "bench", cli_bench, "what a message costs, beside floors and peers" },
 	{ "demo-source", cli_demo_source, NULL },
