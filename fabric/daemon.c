@@ -348,13 +348,13 @@ static int open_parts(struct daemon *d)
 	uint8_t cluster[16], key[PETAL_SEAL_KEY_BYTES];
 	int err;
 
-	crypto_generichash(cluster, sizeof(cluster),
-			   (const uint8_t *)d->config.cluster,
-			   strlen(d->config.cluster), NULL, 0);
+	petal_seal_cluster_id(d->config.cluster, cluster);
 	err = read_key(d, key);
 	if (err < 0)
 		return err;
-	err = make_dir(d->config.dir);
+	err = daemon_probe(d, cluster, key);
+	if (err == 0)
+		err = make_dir(d->config.dir);
 	if (err == 0)
 		err = open_journal(d, cluster);
 	if (err == 0)
@@ -369,6 +369,7 @@ static int open_parts(struct daemon *d)
 	err = daemon_clients_open(d);
 	if (err < 0)
 		return fail("open a socket in", d->config.dir, err);
+	daemon_probe_note(d);
 	watch_all(d);
 	return 0;
 }

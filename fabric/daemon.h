@@ -24,6 +24,7 @@
  * DOC: daemon - petald: one node, one thread, one loop
  *
  *    daemon.c          start, the loop, stop
+ *    daemon_probe.c    what the provider keeps, tried before the start
  *    daemon_peers.c    other nodes: wire events, membership, control messages
  *    daemon_rings.c    rings: driving them, and what other nodes ask of them
  *    daemon_epochs.c   rings: opening them in a role, and the change of it
@@ -282,6 +283,12 @@ void daemon_unwatch(struct daemon *d, int fd);
 
 /* Reads an eventfd empty. */
 void daemon_drain_fd(int fd);
+
+/* daemon_probe.c */
+/* Says why not, in one sentence, when it returns a failure. */
+int daemon_probe(const struct daemon *d, const uint8_t cluster[16],
+		 const uint8_t key[32]);
+void daemon_probe_note(const struct daemon *d);
 
 /* daemon_peers.c */
 void daemon_peers_start(struct daemon *d);
