@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fabric/host.h"
 #include "fabric/journal.h"
 #include "shm/clock.h"
 
@@ -329,6 +330,41 @@ static int check_members(struct petal_config *c, const char *path, char *error)
 	}
 	snprintf(error, PETAL_CONFIG_ERROR_BYTES, "%s: %s", path, what);
 	return -EINVAL;
+}
+
+/* An address that is none is nobody's; who listens or calls there says so. */
+static bool hosts_same(const char *one, const char *other)
+{
+	struct in6_addr host, other_host;
+
+	return petal_host_of(one, &host) == 0 &&
+	       petal_host_of(other, &other_host) == 0 &&
+	       petal_host_same(&host, &other_host);
+}
+
+int petal_config_hosts(const struct petal_config *c, const char *path,
+		       char ret_error[PETAL_CONFIG_ERROR_BYTES])
+{
+	ret_error[0] = '\0';
+	for (unsigned i = 0; !c->allow_same_host && i < c->node_count; i++) {
+		for (unsigned j = 0; j < i; j++) {
+			const struct petal_config_node *one = &c->nodes[j];
+			const struct petal_config_node *other = &c->nodes[i];
+
+			if (!hosts_same(one->member.address,
+					other->member.address) &&
+			    !hosts_same(one->registry, other->registry))
+				continue;
+			snprintf(ret_error, PETAL_CONFIG_ERROR_BYTES,
+				 "%s: nodes %u and %u are on one host (%s, "
+				 "%s), expected a host each, or "
+				 "--allow-same-host",
+				 path, one->member.node, other->member.node,
+				 one->member.address, other->member.address);
+			return -EINVAL;
+		}
+	}
+	return 0;
 }
 
 static int say_unreadable(const char *path, int err, char *error)

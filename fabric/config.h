@@ -67,6 +67,19 @@ int petal_config_load(const char *path, struct petal_config *ret_config,
 		      char ret_error[PETAL_CONFIG_ERROR_BYTES]);
 
 /**
+ * petal_config_hosts() - refuse two nodes on one host
+ * @ret_error: on failure, one sentence
+ *
+ * All copies of a ring there would die with it. Fabric and registry addresses
+ * are compared (fabric/host.h). Not part of loading, for the call of petald can
+ * allow it as well.
+ *
+ * Return: 0, also where allow_same_host is set; or -EINVAL.
+ */
+int petal_config_hosts(const struct petal_config *config, const char *path,
+		       char ret_error[PETAL_CONFIG_ERROR_BYTES]);
+
+/**
  * petal_config_bytes() - a size such as 4096, 64K, 64M or 2G
  *
  * Return: 0, or -EINVAL.

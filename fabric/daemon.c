@@ -374,14 +374,26 @@ static int open_parts(struct daemon *d)
 	return 0;
 }
 
-static int open_all(struct daemon *d, const char *config_path)
+struct call {
+	const char *config;
+	int ready_fd;
+	bool allow_same_host;
+};
+
+static int open_all(struct daemon *d, const struct call *call)
 {
 	char error[PETAL_CONFIG_ERROR_BYTES];
 	int err;
 
 	d->epoll_fd = d->signal_fd = d->listen_fd = d->spare_fd = -1;
 	d->promise.fd = -1;
-	err = petal_config_load(config_path, &d->config, error);
+	err = petal_config_load(call->config, &d->config, error);
+	if (err < 0) {
+		fprintf(stderr, "petald: %s\n", error);
+		return err;
+	}
+	d->config.allow_same_host |= call->allow_same_host;
+	err = petal_config_hosts(&d->config, call->config, error);
 	if (err < 0) {
 		fprintf(stderr, "petald: %s\n", error);
 		return err;
@@ -395,7 +407,7 @@ static int open_all(struct daemon *d, const char *config_path)
 	raise_files();
 	err = open_members(d);
 	if (err < 0)
-		return fail("use the members of", config_path, err);
+		return fail("use the members of", call->config, err);
 	err = open_signals(d);
 	if (err < 0)
 		return fail("start", "signalfd", err);
@@ -557,7 +569,8 @@ static int loop(struct daemon *d)
 
 static void usage(FILE *to)
 {
-	fputs("Usage: petald --config FILE [--ready-fd N]\n"
+	fputs("Usage: petald --config FILE [--ready-fd N] "
+	      "[--allow-same-host]\n"
 	      "\n"
 	      "Runs one node of a Petalith fabric until SIGTERM. See petald(8) "
 	      "and\n"
@@ -581,11 +594,6 @@ static int say_ready(int fd)
 	close(fd);
 	return 0;
 }
-
-struct call {
-	const char *config;
-	int ready_fd;
-};
 
 static bool read_fd(const char *text, int *ret_fd)
 {
@@ -624,6 +632,7 @@ static int read_call(int argc, char **argv, struct call *call)
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' },
 		{ "ready-fd", required_argument, NULL, 'r' },
+		{ "allow-same-host", no_argument, NULL, 'a' },
 		{ "version", no_argument, NULL, 'V' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
@@ -638,6 +647,9 @@ static int read_call(int argc, char **argv, struct call *call)
 		case 'r':
 			if (!read_fd(optarg, &call->ready_fd))
 				return 2;
+			break;
+		case 'a':
+			call->allow_same_host = true;
 			break;
 		case 'V':
 			puts("petald " PETAL_VERSION);
@@ -673,7 +685,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	prctl(PR_SET_DUMPABLE, 0);
-	err = open_all(d, call.config);
+	err = open_all(d, &call);
 	if (err == 0)
 		err = say_ready(call.ready_fd);
 	if (err == 0)

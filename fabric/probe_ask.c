@@ -23,6 +23,7 @@
 
 #include <sodium.h>
 
+#include "fabric/host.h"
 #include "fabric/probe_private.h"
 #include "shm/clock.h"
 #include "shm/error.h"
@@ -661,33 +662,22 @@ int petal_probe_ask(struct petal_probe_asker *a, const char *provider,
 
 /* Calling. */
 
-static int parse_peer(const char *text, struct sockaddr_storage *ret_peer,
-		      socklen_t *ret_size)
+/* Any port does: nothing is sent. */
+static socklen_t sockaddr_of(const struct in6_addr *host,
+			     struct sockaddr_storage *ret_peer)
 {
 	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6,
-				   .sin6_port = htons(9) };
+				   .sin6_port = htons(9),
+				   .sin6_addr = *host };
 	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(9) };
-	const char *colon = strrchr(text, ':');
-	char host[80];
 
-	if (colon == NULL || (size_t)(colon - text) >= sizeof(host))
-		return -EINVAL;
-	memcpy(host, text, (size_t)(colon - text));
-	host[colon - text] = '\0';
-	memset(ret_peer, 0, sizeof(*ret_peer));
-	if (inet_pton(AF_INET, host, &v4.sin_addr) == 1) {
-		memcpy(ret_peer, &v4, sizeof(v4));
-		*ret_size = sizeof(v4);
-		return 0;
+	if (!IN6_IS_ADDR_V4MAPPED(host)) {
+		memcpy(ret_peer, &v6, sizeof(v6));
+		return sizeof(v6);
 	}
-	if (host[0] != '[' || host[strlen(host) - 1] != ']')
-		return -EINVAL;
-	host[strlen(host) - 1] = '\0';
-	if (inet_pton(AF_INET6, host + 1, &v6.sin6_addr) != 1)
-		return -EINVAL;
-	memcpy(ret_peer, &v6, sizeof(v6));
-	*ret_size = sizeof(v6);
-	return 0;
+	memcpy(&v4.sin_addr, host->s6_addr + 12, sizeof(v4.sin_addr));
+	memcpy(ret_peer, &v4, sizeof(v4));
+	return sizeof(v4);
 }
 
 /*
@@ -701,10 +691,12 @@ static int find_host(struct petal_probe_asker *a)
 	const struct sockaddr_in *v4 = (const void *)&own;
 	socklen_t size, own_size = sizeof(own);
 	char text[INET6_ADDRSTRLEN] = "";
-	int fd, err = parse_peer(a->options.peer, &peer, &size);
+	struct in6_addr host;
+	int fd, err = petal_host_of(a->options.peer, &host);
 
 	if (err < 0)
 		return err;
+	size = sockaddr_of(&host, &peer);
 	fd = socket(peer.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;

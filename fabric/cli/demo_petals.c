@@ -79,8 +79,7 @@ static int write_config(struct demo *demo, unsigned n)
 		"provider = %s\n"
 		"journal_bytes = 64M\n"
 		"heartbeat_ms = 100\n"
-		"suspect_beats = 50\n"
-		"allow_same_host = yes\n",
+		"suspect_beats = 50\n",
 		n + 1, petal->dir, demo->dir, demo->options.provider);
 	for (unsigned i = 0; i < DEMO_PETALS; i++)
 		fprintf(file,
@@ -131,7 +130,8 @@ static int prepare(struct demo *demo)
 
 static int start(struct demo *demo, struct demo_petal *petal)
 {
-	const char *argv[] = { demo->petald, "--config", petal->config, NULL };
+	const char *argv[] = { demo->petald, "--config", petal->config,
+			       "--allow-same-host", NULL };
 	struct petal_supervisor_pass log = { .to = STDERR_FILENO };
 	struct petal_supervisor_spec spec = {
 		.name = petal->name,

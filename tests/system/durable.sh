@@ -20,6 +20,7 @@ source "$here/nodes.sh"
 LIMIT_S=60
 NODES_MORE='stall_ms = 300'
 failures=0
+same_host=(--allow-same-host)
 
 complain() {
 	echo "durable: $*" >&2
@@ -325,7 +326,8 @@ primary_without_its_memory_is_followed_by_another() {
 # refused WHAT WORD [NODE]: a node does not start, in one sentence of the word.
 refused() {
 	local what=$1 word=$2 node=${3:-1} status=0
-	(inside timeout "$LIMIT_S" "$petald" --config "$sandbox/$node.conf") \
+	(inside timeout "$LIMIT_S" "$petald" --config "$sandbox/$node.conf" \
+		"${same_host[@]}") \
 		</dev/null >"$sandbox/answer" 2>"$sandbox/errors" || status=$?
 	((status == 1)) || complain "$what: exit $status, not 1"
 	(($(wc -l <"$sandbox/errors") == 1)) ||
@@ -359,6 +361,14 @@ configuration_is_checked() {
 	mistaken 'no line at all' 'line 3' 's/^node = 1/node/'
 	mistaken 'a section of nothing' pearl 's/^\[node 2\]/[pearl]/'
 	mistaken 'a provider of nothing' pigeon 's/^provider.*/provider = pigeon/'
+	same_host=()
+	mistaken 'members on one host' '--allow-same-host' ''
+	same_host=(--allow-same-host)
+}
+
+# Nothing is changed by what is refused.
+contents() {
+	find "$sandbox/1" -type f -print0 | sort -z | xargs -0 sha256sum
 }
 
 key_is_for_its_owner_alone() {
@@ -403,9 +413,11 @@ rings_show_their_members
 killed_backup_comes_back_in
 primary_without_its_memory_is_followed_by_another
 stop 1
+contents >"$sandbox/before"
 configuration_is_checked
 key_is_for_its_owner_alone
 directory_belongs_to_one_node_of_one_cluster
+contents | cmp - "$sandbox/before" || complain 'a refused node changed a file'
 stop 2
 stop 3
 nothing_left "the end"

@@ -53,7 +53,8 @@ write_config() {
 start() {
 	local word='' fifo=$sandbox/$1.ready
 	[[ -p $fifo ]] || mkfifo "$fifo"
-	(inside "$petald" --config "$sandbox/$1.conf" --ready-fd 3) \
+	(inside "$petald" --config "$sandbox/$1.conf" --allow-same-host \
+		--ready-fd 3) \
 		3>"$fifo" 4>&- 2>>"$sandbox/$1.log" </dev/null &
 	pid_of[$1]=$!
 	read -r -t "$READY_S" word <"$fifo" || :

@@ -298,6 +298,66 @@ static void bytes__table(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static int hosts(struct fixture *f, const char *first, const char *second)
+{
+	char text[1024];
+
+	snprintf(text, sizeof(text),
+		 "[node 1]\nname = a\ndomain = rack-1\n"
+		 "fabric = %s:7101\nregistry = 10.0.0.1:7201\n"
+		 "[node 2]\nname = b\ndomain = rack-2\n"
+		 "fabric = %s:7102\nregistry = 10.0.0.2:7202\n",
+		 first, second);
+	assert_ok(load(f, petal, "", text));
+	return petal_config_hosts(&f->config, f->path, f->error);
+}
+
+static void hosts__two_nodes_on_one_are_refused(void **state)
+{
+	static const char *const same[][2] = {
+		{ "10.0.0.3", "10.0.0.3" },
+		{ "127.0.0.1", "127.0.0.1" },
+		{ "127.0.0.1", "127.3.2.1" },
+		{ "127.0.0.1", "[::1]" },
+		{ "[2001:db8::1]", "[2001:db8:0::0:1]" },
+		{ "10.0.0.3", "[::ffff:10.0.0.3]" },
+	};
+	static const char *const differ[][2] = {
+		{ "10.0.0.3", "10.0.0.4" },
+		{ "10.0.0.3", "127.0.0.1" },
+		{ "[2001:db8::1]", "[2001:db8::2]" },
+	};
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
+		assert_outcome(hosts(f, same[i][0], same[i][1]), -EINVAL);
+		assert_sentence(f, "nodes 1 and 2 are on one host");
+	}
+	for (unsigned i = 0; i < sizeof(differ) / sizeof(differ[0]); i++)
+		assert_ok(hosts(f, differ[i][0], differ[i][1]));
+}
+
+static void hosts__one_registry_host_is_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_ok(load(f, petal, "", nodes));
+	assert_ok(petal_config_hosts(&f->config, f->path, f->error));
+	strcpy(f->config.nodes[1].registry, "10.0.0.1:7202");
+	assert_outcome(petal_config_hosts(&f->config, f->path, f->error),
+		       -EINVAL);
+	assert_sentence(f, "--allow-same-host");
+}
+
+static void hosts__may_be_allowed(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_ok(load(f, petal, "allow_same_host = yes\n", nodes));
+	strcpy(f->config.nodes[1].member.address, "10.0.0.1:7102");
+	assert_ok(petal_config_hosts(&f->config, f->path, f->error));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -310,6 +370,9 @@ int main(void)
 		TEST(load__what_is_missing_is_named),
 		TEST(load__too_many_nodes_are_refused),
 		cmocka_unit_test(bytes__table),
+		TEST(hosts__two_nodes_on_one_are_refused),
+		TEST(hosts__one_registry_host_is_refused),
+		TEST(hosts__may_be_allowed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
