@@ -304,6 +304,9 @@ static bool hello_check(struct petal_registry_transport *transport,
 			const struct hello *hello)
 {
 	static const uint8_t zero[sizeof(hello->zero)];
+	struct petal_seal_now now = petal_seal_clock_now(
+		&transport->clock, petal_clock_realtime_ns(),
+		petal_clock_now_ns());
 	const struct petal_registry_voter *voter;
 	uint32_t from;
 
@@ -312,8 +315,7 @@ static bool hello_check(struct petal_registry_transport *transport,
 	    le32toh(hello->to) != transport->node)
 		return false;
 	if (petal_seal_token_check(transport->key, transport->cluster,
-				   transport->node, hello->token,
-				   petal_clock_realtime_ns(),
+				   transport->node, hello->token, &now,
 				   &transport->replay, &from) != 0)
 		return false;
 	voter = voter_find(transport, from);
@@ -427,7 +429,10 @@ static bool hello_send(struct petal_registry_link *link)
 	memcpy(hello.address, address, strlen(address));
 	petal_seal_token_make(transport->key, transport->cluster,
 			      transport->node, link->peer,
-			      petal_clock_realtime_ns(), hello.token);
+			      petal_seal_clock_call(&transport->clock,
+						    petal_clock_realtime_ns(),
+						    petal_clock_now_ns()),
+			      hello.token);
 	memcpy(link->token, hello.token, sizeof(link->token));
 	return link_write(link, &hello, sizeof(hello));
 }
@@ -535,6 +540,8 @@ void petal_registry_transport_init(struct petal_registry_transport *transport,
 	transport->base.close = transport_close;
 	transport->loop = loop;
 	transport->node = options->node;
+	petal_seal_clock_open(&transport->clock, petal_clock_realtime_ns(),
+			      petal_clock_now_ns());
 	transport->voter_count = options->voter_count;
 	memcpy(transport->voters, options->voters,
 	       options->voter_count * sizeof(transport->voters[0]));

@@ -87,6 +87,7 @@ struct petal_registry_links {
  * @cluster: which cluster
  * @key: for this purpose only
  * @replay: tokens seen
+ * @clock: what time it is, in tokens
  * @counters: what happened
  */
 struct petal_registry_transport {
@@ -106,6 +107,7 @@ struct petal_registry_transport {
 	uint8_t cluster[PETAL_SEAL_CLUSTER_BYTES];
 	uint8_t key[PETAL_SEAL_KEY_BYTES];
 	struct petal_seal_replay replay;
+	struct petal_seal_clock clock;
 	struct petal_registry_links counters;
 };
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -116,18 +117,18 @@ void petal_seal_cluster_id(const char *name,
 
 void petal_seal_token_make(const uint8_t key[PETAL_SEAL_KEY_BYTES],
 			   const uint8_t cluster[PETAL_SEAL_CLUSTER_BYTES],
-			   uint32_t from, uint32_t to, uint64_t now_realtime_ns,
+			   uint32_t from, uint32_t to, uint64_t time_ns,
 			   uint8_t ret_token[PETAL_SEAL_TOKEN_BYTES])
 {
 	memcpy(ret_token, SEAL_MAGIC, 4);
 	seal_put32(ret_token + SEAL_AT_FROM, from);
-	seal_put64(ret_token + SEAL_AT_TIME, now_realtime_ns);
+	seal_put64(ret_token + SEAL_AT_TIME, time_ns);
 	randombytes_buf(ret_token + SEAL_AT_NONCE, PETAL_SEAL_NONCE_BYTES);
 	seal_token_mac(key, cluster, from, to, ret_token,
 		       ret_token + SEAL_AT_MAC);
 }
 
-static int seal_in_window(uint64_t time_ns, uint64_t now_ns)
+static bool seal_is_near(uint64_t time_ns, uint64_t now_ns)
 {
 	uint64_t distance_ns = time_ns > now_ns ? time_ns - now_ns
 						: now_ns - time_ns;
@@ -135,12 +136,47 @@ static int seal_in_window(uint64_t time_ns, uint64_t now_ns)
 	return distance_ns <= PETAL_SEAL_WINDOW_NS;
 }
 
+static bool seal_in_window(uint64_t time_ns, const struct petal_seal_now *now)
+{
+	return seal_is_near(time_ns, now->realtime_ns) ||
+	       seal_is_near(time_ns, now->steady_ns);
+}
+
+void petal_seal_clock_open(struct petal_seal_clock *clock, uint64_t realtime_ns,
+			   uint64_t now_ns)
+{
+	clock->opened_realtime_ns = realtime_ns;
+	clock->opened_ns = now_ns;
+	clock->calls = 0;
+}
+
+struct petal_seal_now petal_seal_clock_now(const struct petal_seal_clock *clock,
+					   uint64_t realtime_ns,
+					   uint64_t now_ns)
+{
+	return (struct petal_seal_now){
+		.realtime_ns = realtime_ns,
+		.steady_ns =
+			clock->opened_realtime_ns + (now_ns - clock->opened_ns),
+	};
+}
+
+uint64_t petal_seal_clock_call(struct petal_seal_clock *clock,
+			       uint64_t realtime_ns, uint64_t now_ns)
+{
+	struct petal_seal_now now =
+		petal_seal_clock_now(clock, realtime_ns, now_ns);
+
+	return clock->calls++ % 2 == 0 ? now.realtime_ns : now.steady_ns;
+}
+
 /*
  * Old entries are not cleared, only overwritten when their place is needed:
  * if the clock jumps ahead and back again, what was seen is still known.
  */
 static int seal_replay_admit(struct petal_seal_replay *replay, uint64_t time_ns,
-			     const uint8_t *nonce, uint64_t now_ns)
+			     const uint8_t *nonce,
+			     const struct petal_seal_now *now)
 {
 	uint32_t slot = PETAL_SEAL_REPLAY_MAX;
 
@@ -152,7 +188,7 @@ static int seal_replay_admit(struct petal_seal_replay *replay, uint64_t time_ns,
 						 PETAL_SEAL_NONCE_BYTES) == 0)
 			return -PETAL_EAUTH;
 		if (slot == PETAL_SEAL_REPLAY_MAX &&
-		    (seen_ns == 0 || !seal_in_window(seen_ns, now_ns)))
+		    (seen_ns == 0 || !seal_in_window(seen_ns, now)))
 			slot = at;
 	}
 	if (slot == PETAL_SEAL_REPLAY_MAX)
@@ -167,7 +203,7 @@ int petal_seal_token_check(const uint8_t key[PETAL_SEAL_KEY_BYTES],
 			   const uint8_t cluster[PETAL_SEAL_CLUSTER_BYTES],
 			   uint32_t to,
 			   const uint8_t token[PETAL_SEAL_TOKEN_BYTES],
-			   uint64_t now_realtime_ns,
+			   const struct petal_seal_now *now,
 			   struct petal_seal_replay *replay, uint32_t *ret_from)
 {
 	uint32_t from = seal_get32(token + SEAL_AT_FROM);
@@ -175,18 +211,25 @@ int petal_seal_token_check(const uint8_t key[PETAL_SEAL_KEY_BYTES],
 	uint8_t mac[SEAL_MAC_BYTES];
 	int err;
 
-	if (memcmp(token, SEAL_MAGIC, 4) != 0 || from == to || time_ns == 0 ||
-	    !seal_in_window(time_ns, now_realtime_ns))
+	if (memcmp(token, SEAL_MAGIC, 4) != 0 || from == to || time_ns == 0)
 		return -PETAL_EAUTH;
 	seal_token_mac(key, cluster, from, to, token, mac);
 	if (sodium_memcmp(mac, token + SEAL_AT_MAC, SEAL_MAC_BYTES) != 0)
 		return -PETAL_EAUTH;
-	err = seal_replay_admit(replay, time_ns, token + SEAL_AT_NONCE,
-				now_realtime_ns);
+	if (!seal_in_window(time_ns, now)) {
+		*ret_from = from;
+		return -ETIME;
+	}
+	err = seal_replay_admit(replay, time_ns, token + SEAL_AT_NONCE, now);
 	if (err != 0)
 		return err;
 	*ret_from = from;
 	return 0;
+}
+
+uint64_t petal_seal_token_time_ns(const uint8_t token[PETAL_SEAL_TOKEN_BYTES])
+{
+	return seal_get64(token + SEAL_AT_TIME);
 }
 
 void petal_seal_answer_make(const uint8_t key[PETAL_SEAL_KEY_BYTES],

@@ -24,11 +24,14 @@
  *
  * Always true: a token is good for one cluster, one direction, one receiver,
  * one purpose (petal_seal_key_derive() gives each purpose a key of its own),
- * 30 s either way of the receiver's wall clock, and once.
+ * 30 s either way of one of the receiver's two clocks, and once.
  *
- * The clock decides only whether a connection comes about, never whether data
- * is right: a node whose clock is wrong by more than the window is refused,
- * by name of -PETAL_EAUTH, and loses nothing else. Whoever holds the key is
+ * The time of day decides only whether a connection comes about, never whether
+ * data is right. It may jump by hours: a receiver looks at the time of day, and
+ * at what it was at the start and has steadily become since; a caller names the
+ * one and the other in turn. So a jump is survived by those who run, and a
+ * wrong time at the start ends when it is mended. Only a node that starts with
+ * a wrong time is refused, -ETIME, until it is mended. Whoever holds the key is
  * believed when it says which node it is: the key admits to the cluster, it
  * does not tell its members apart. And a token proves who opened the
  * connection, not who wrote the bytes after it: on a network that others can
@@ -64,6 +67,45 @@
 
 /* Tokens remembered: so many connections a minute one receiver admits. */
 #define PETAL_SEAL_REPLAY_MAX 1024
+
+/**
+ * struct petal_seal_clock - the two clocks of one who calls and is called
+ * @opened_realtime_ns: the time of day at the start
+ * @opened_ns: the clock that only grows, at the same moment
+ * @calls: tokens that were given a time
+ */
+struct petal_seal_clock {
+	uint64_t opened_realtime_ns;
+	uint64_t opened_ns;
+	uint32_t calls;
+};
+
+/**
+ * struct petal_seal_now - one moment on both
+ * @realtime_ns: CLOCK_REALTIME
+ * @steady_ns: what it would be had nobody set it since the start
+ */
+struct petal_seal_now {
+	uint64_t realtime_ns;
+	uint64_t steady_ns;
+};
+
+/**
+ * petal_seal_clock_open() - the start
+ * @realtime_ns: CLOCK_REALTIME
+ * @now_ns: CLOCK_MONOTONIC
+ */
+void petal_seal_clock_open(struct petal_seal_clock *clock, uint64_t realtime_ns,
+			   uint64_t now_ns);
+
+/** petal_seal_clock_now() - a moment, for petal_seal_token_check() */
+struct petal_seal_now petal_seal_clock_now(const struct petal_seal_clock *clock,
+					   uint64_t realtime_ns,
+					   uint64_t now_ns);
+
+/** petal_seal_clock_call() - the time for the next token, one in turn */
+uint64_t petal_seal_clock_call(struct petal_seal_clock *clock,
+			       uint64_t realtime_ns, uint64_t now_ns);
 
 /**
  * struct petal_seal_replay - the good tokens that a receiver has seen
@@ -130,12 +172,12 @@ void petal_seal_cluster_id(const char *name,
  * @cluster: the cluster's id
  * @from: the node that connects
  * @to: the node that is connected to
- * @now_realtime_ns: CLOCK_REALTIME
+ * @time_ns: petal_seal_clock_call()
  * @ret_token: PETAL_SEAL_TOKEN_BYTES
  */
 void petal_seal_token_make(const uint8_t key[PETAL_SEAL_KEY_BYTES],
 			   const uint8_t cluster[PETAL_SEAL_CLUSTER_BYTES],
-			   uint32_t from, uint32_t to, uint64_t now_realtime_ns,
+			   uint32_t from, uint32_t to, uint64_t time_ns,
 			   uint8_t ret_token[PETAL_SEAL_TOKEN_BYTES]);
 
 /**
@@ -144,15 +186,16 @@ void petal_seal_token_make(const uint8_t key[PETAL_SEAL_KEY_BYTES],
  * @cluster: the cluster's id
  * @to: the node that runs this check
  * @token: PETAL_SEAL_TOKEN_BYTES from the network
- * @now_realtime_ns: CLOCK_REALTIME
+ * @now: petal_seal_clock_now()
  * @replay: the tokens seen; a good one is added
- * @ret_from: the node that made the token
+ * @ret_from: the node that made the token; written with -ETIME as well
  *
  * Costs a stranger's token one MAC, and nothing that is remembered. A token
  * from @to itself is refused: it would be our own, sent back to us.
  *
- * Return: 0; -PETAL_EAUTH if the token is forged, for somebody else, out of
- * the window, or used before; -EAGAIN if the cache is full of tokens that are
+ * Return: 0; -PETAL_EAUTH if the token is forged, for somebody else, or used
+ * before; -ETIME if it is good but for its time (petal_seal_token_time_ns());
+ * -EAGAIN if the cache is full of tokens that are
  * still in the window, which takes PETAL_SEAL_REPLAY_MAX admitted connections
  * within a minute.
  */
@@ -160,9 +203,12 @@ int petal_seal_token_check(const uint8_t key[PETAL_SEAL_KEY_BYTES],
 			   const uint8_t cluster[PETAL_SEAL_CLUSTER_BYTES],
 			   uint32_t to,
 			   const uint8_t token[PETAL_SEAL_TOKEN_BYTES],
-			   uint64_t now_realtime_ns,
+			   const struct petal_seal_now *now,
 			   struct petal_seal_replay *replay,
 			   uint32_t *ret_from);
+
+/** petal_seal_token_time_ns() - the time that a token's maker named */
+uint64_t petal_seal_token_time_ns(const uint8_t token[PETAL_SEAL_TOKEN_BYTES]);
 
 /**
  * petal_seal_answer_make() - what the called side sends back

@@ -378,6 +378,9 @@ int petal_wire_write(struct petal_wire *wire, uint32_t peer,
  * struct petal_wire_counters - what was refused and why
  * @admitted: connections that showed a valid token
  * @refused_token: connections that did not
+ * @refused_clock: good tokens of a time that is not ours, within 30 s
+ * @clock_peer: whose the last of these was
+ * @clock_ahead_ns: how far its time was ahead of ours; negative: behind
  * @refused_crossing: calls given up for our own call to the same peer
  * @refused_resources: good calls refused because of memory, descriptors or
  * too many calls in a minute
@@ -391,6 +394,9 @@ int petal_wire_write(struct petal_wire *wire, uint32_t peer,
 struct petal_wire_counters {
 	uint64_t admitted;
 	uint64_t refused_token;
+	uint64_t refused_clock;
+	int64_t clock_ahead_ns;
+	uint32_t clock_peer;
 	uint64_t refused_crossing;
 	uint64_t refused_resources;
 	uint64_t halfopen_expired;

@@ -210,6 +210,8 @@ int petal_wire_open(const struct petal_wire_options *options,
 	wire->node = options->node;
 	memcpy(wire->cluster, options->cluster, sizeof(wire->cluster));
 	petal_seal_key_derive(options->key, "wire", wire->key);
+	petal_seal_clock_open(&wire->clock, petal_clock_realtime_ns(),
+			      petal_clock_now_ns());
 	err = wire_start(wire, options->provider, (struct sockaddr *)&address);
 	if (err != 0) {
 		petal_wire_close(wire);

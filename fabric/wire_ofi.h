@@ -166,6 +166,7 @@ struct petal_wire {
 	struct petal_wire_counters counters;
 	struct wire_gate gate;
 	struct petal_seal_replay replay;
+	struct petal_seal_clock clock;
 };
 
 /* wire_ofi.c */

@@ -351,19 +351,34 @@ static int cm_answer(struct petal_wire *wire, uint32_t peer,
 	return err;
 }
 
+static int cm_judge_clock(struct petal_wire *wire, const uint8_t *token,
+			  uint32_t peer, const struct petal_seal_now *now)
+{
+	struct petal_wire_counters *counters = &wire->counters;
+
+	counters->refused_clock++;
+	counters->clock_peer = peer;
+	counters->clock_ahead_ns =
+		(int64_t)(petal_seal_token_time_ns(token) - now->realtime_ns);
+	return -PETAL_EAUTH;
+}
+
 static int cm_judge(struct petal_wire *wire, const uint8_t *data, size_t size,
 		    uint32_t *ret_peer)
 {
+	struct petal_seal_now now = petal_seal_clock_now(
+		&wire->clock, petal_clock_realtime_ns(), petal_clock_now_ns());
 	uint32_t peer;
 	int err = -PETAL_EAUTH;
 
 	if (size >= PETAL_SEAL_TOKEN_BYTES)
 		err = petal_seal_token_check(wire->key, wire->cluster,
-					     wire->node, data,
-					     petal_clock_realtime_ns(),
+					     wire->node, data, &now,
 					     &wire->replay, &peer);
-	if (err == 0 && peer >= PETAL_WIRE_PEER_MAX)
+	if ((err == 0 || err == -ETIME) && peer >= PETAL_WIRE_PEER_MAX)
 		err = -PETAL_EAUTH;
+	if (err == -ETIME)
+		return cm_judge_clock(wire, data, peer, &now);
 	if (err == -PETAL_EAUTH)
 		wire->counters.refused_token++;
 	else if (err != 0)
@@ -644,7 +659,10 @@ static int cm_call(struct petal_wire *wire, uint32_t peer, struct fi_info *info)
 		return err;
 	wire->coming[peer] = link;
 	petal_seal_token_make(wire->key, wire->cluster, wire->node, peer,
-			      petal_clock_realtime_ns(), link->token);
+			      petal_seal_clock_call(&wire->clock,
+						    petal_clock_realtime_ns(),
+						    petal_clock_now_ns()),
+			      link->token);
 	err = fi_connect(link->ep, info->dest_addr, link->token,
 			 sizeof(link->token));
 	link->announce = true;

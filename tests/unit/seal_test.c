@@ -55,7 +55,9 @@ static int teardown(void **state)
 
 static int check_at(struct fixture *f, uint64_t now_ns, uint32_t *ret_from)
 {
-	return petal_seal_token_check(f->key, cluster, TO, f->token, now_ns,
+	struct petal_seal_now now = { now_ns, now_ns };
+
+	return petal_seal_token_check(f->key, cluster, TO, f->token, &now,
 				      &f->replay, ret_from);
 }
 
@@ -90,18 +92,19 @@ static void token__other_key_cluster_receiver_purpose_is_refused(void **state)
 {
 	struct fixture *f = *state;
 	uint8_t other[PETAL_SEAL_CLUSTER_BYTES] = "cluster two";
+	const struct petal_seal_now now = { NOW_NS, NOW_NS };
 	uint8_t key[PETAL_SEAL_KEY_BYTES];
 	uint32_t from;
 
 	petal_seal_key_derive(f->key, "wire", key);
-	assert_outcome(petal_seal_token_check(key, cluster, TO, f->token,
-					      NOW_NS, &f->replay, &from),
+	assert_outcome(petal_seal_token_check(key, cluster, TO, f->token, &now,
+					      &f->replay, &from),
 		       -PETAL_EAUTH);
-	assert_outcome(petal_seal_token_check(f->key, other, TO, f->token,
-					      NOW_NS, &f->replay, &from),
+	assert_outcome(petal_seal_token_check(f->key, other, TO, f->token, &now,
+					      &f->replay, &from),
 		       -PETAL_EAUTH);
 	assert_outcome(petal_seal_token_check(f->key, cluster, TO + 1, f->token,
-					      NOW_NS, &f->replay, &from),
+					      &now, &f->replay, &from),
 		       -PETAL_EAUTH);
 	assert_ok(check(f));
 }
@@ -120,15 +123,72 @@ static void token__is_good_inside_the_window_only(void **state)
 	const uint64_t window_ns = PETAL_SEAL_WINDOW_NS;
 	uint32_t from;
 
-	assert_outcome(check_at(f, NOW_NS + window_ns + 1, &from),
-		       -PETAL_EAUTH);
-	assert_outcome(check_at(f, NOW_NS - window_ns - 1, &from),
-		       -PETAL_EAUTH);
-	assert_outcome(check_at(f, 0, &from), -PETAL_EAUTH);
-	assert_outcome(check_at(f, UINT64_MAX, &from), -PETAL_EAUTH);
+	assert_outcome(check_at(f, NOW_NS + window_ns + 1, &from), -ETIME);
+	assert_int_equal(from, FROM);
+	assert_int_equal(petal_seal_token_time_ns(f->token), NOW_NS);
+	assert_outcome(check_at(f, NOW_NS - window_ns - 1, &from), -ETIME);
+	assert_outcome(check_at(f, 0, &from), -ETIME);
+	assert_outcome(check_at(f, UINT64_MAX, &from), -ETIME);
 	assert_ok(check_at(f, NOW_NS + window_ns, &from));
 	memset(&f->replay, 0, sizeof(f->replay));
 	assert_ok(check_at(f, NOW_NS - window_ns, &from));
+}
+
+#define HOURS_NS (UINT64_C(5) * 3600 * 1000000000)
+
+static int call_at(struct fixture *f, uint64_t time_ns,
+		   const struct petal_seal_now *now)
+{
+	uint32_t from;
+
+	petal_seal_token_make(f->key, cluster, FROM, TO, time_ns, f->token);
+	return petal_seal_token_check(f->key, cluster, TO, f->token, now,
+				      &f->replay, &from);
+}
+
+/* One of two attempts gets in, whosever clock it is that jumped. */
+static void clock__that_jumps_by_hours_keeps_nobody_out(void **state)
+{
+	static const int64_t jumps[] = { (int64_t)HOURS_NS,
+					 -(int64_t)HOURS_NS };
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t jumped_ns = NOW_NS + (uint64_t)jumps[i % 2];
+		struct petal_seal_clock caller, called;
+		struct petal_seal_now now;
+		unsigned in = 0;
+
+		petal_seal_clock_open(&caller, NOW_NS - 1000, 0);
+		petal_seal_clock_open(&called, NOW_NS - 1000, 7000);
+		now = petal_seal_clock_now(&called, i < 2 ? jumped_ns : NOW_NS,
+					   8000);
+		for (unsigned call = 0; call < 2; call++)
+			in += call_at(f,
+				      petal_seal_clock_call(
+					      &caller,
+					      i < 2 ? NOW_NS : jumped_ns, 1000),
+				      &now) == 0;
+		assert_true(in >= 1);
+	}
+}
+
+/* And one that was wrong at the start does not stay out when it is mended. */
+static void clock__that_is_mended_lets_in(void **state)
+{
+	const struct petal_seal_now right = { NOW_NS, NOW_NS };
+	struct fixture *f = *state;
+	struct petal_seal_clock caller;
+
+	petal_seal_clock_open(&caller, NOW_NS + HOURS_NS, 0);
+	for (unsigned call = 0; call < 2; call++)
+		assert_outcome(call_at(f,
+				       petal_seal_clock_call(
+					       &caller, NOW_NS + HOURS_NS, 0),
+				       &right),
+			       -ETIME);
+	assert_ok(
+		call_at(f, petal_seal_clock_call(&caller, NOW_NS, 0), &right));
 }
 
 static void token__second_use_is_refused(void **state)
@@ -142,14 +202,17 @@ static void token__second_use_is_refused(void **state)
 static void token__second_use_is_refused_after_the_clock_jumped(void **state)
 {
 	struct fixture *f = *state;
+	const struct petal_seal_now now = {
+		NOW_NS + 10 * PETAL_SEAL_WINDOW_NS,
+		NOW_NS + 10 * PETAL_SEAL_WINDOW_NS,
+	};
 	uint8_t later[PETAL_SEAL_TOKEN_BYTES];
 	uint32_t from;
 
 	assert_ok(check(f));
 	petal_seal_token_make(f->key, cluster, FROM, TO,
 			      NOW_NS + 10 * PETAL_SEAL_WINDOW_NS, later);
-	assert_ok(petal_seal_token_check(f->key, cluster, TO, later,
-					 NOW_NS + 10 * PETAL_SEAL_WINDOW_NS,
+	assert_ok(petal_seal_token_check(f->key, cluster, TO, later, &now,
 					 &f->replay, &from));
 	assert_outcome(check(f), -PETAL_EAUTH);
 }
@@ -343,6 +406,8 @@ int main(int argc, char **argv)
 		TEST(token__other_key_cluster_receiver_purpose_is_refused),
 		TEST(token__our_own_sent_back_is_refused),
 		TEST(token__is_good_inside_the_window_only),
+		TEST(clock__that_jumps_by_hours_keeps_nobody_out),
+		TEST(clock__that_is_mended_lets_in),
 		TEST(token__second_use_is_refused),
 		TEST(token__second_use_is_refused_after_the_clock_jumped),
 		TEST(replay__full_cache_refuses_until_tokens_leave_the_window),
