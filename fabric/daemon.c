@@ -693,5 +693,5 @@ int main(int argc, char **argv)
 	if (err < 0 && d->counts.loops > 0)
 		fail("wait for", "events", err);
 	close_all(d);
-	return err < 0 ? 1 : 0;
+	return err < 0 || d->refused ? 1 : 0;
 }

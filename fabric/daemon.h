@@ -215,7 +215,14 @@ struct daemon_swap {
 
 struct daemon_peer {
 	bool up;
-	char inc[33]; /* "" until its HELLO */
+	bool known;   /* it has been who it says, since we started */
+	bool refuses; /* it told us that we are not */
+	bool shunned; /* it is not, and is cut with its next word */
+	bool said_double;
+	bool said_host;
+	bool said_clock;
+	uint64_t clock_refusals; /* since it was up */
+	char inc[33];            /* "" until its HELLO */
 	char disk[33];
 };
 
@@ -243,15 +250,19 @@ struct daemon {
 	struct petal_registry *registry;
 	char inc[33];
 	char disk[33]; /* the journal's uuid */
+	uint64_t host; /* a hash of our boot; 0: unknown */
 	int epoll_fd;
 	int signal_fd;
 	int listen_fd;
 	int spare_fd; /* to be closed when no other descriptor is left */
 	uint64_t now_ns;
 	uint64_t started_ns;
+	uint64_t clock_refusals; /* of the wire, at the last look */
 	uint64_t next_cookie;
 	uint32_t next_generation;
+	bool introduced; /* those who did not call us were called */
 	bool stopping;
+	bool refused;          /* by the cluster; it was said */
 	uint64_t said_version; /* configurations up to it were complained of */
 	struct daemon_restored restored[DAEMON_RESTORED_MAX];
 	struct daemon_disk disks[DAEMON_RESTORED_MAX];

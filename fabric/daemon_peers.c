@@ -7,15 +7,23 @@
 #include "fabric/daemon.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include <sodium.h>
+
+#include "fabric/seal.h"
 #include "shm/clock.h"
 #include "shm/error.h"
 
 #define MESSAGE_MAGIC 0x31746550u
 #define MESSAGE_VERSION 3u
 #define EVENTS_MAX 64u
+#define INTRODUCE_NS PETAL_S(1)
+#define BOOT_PATH "/proc/sys/kernel/random/boot_id"
 
 enum message_type {
 	MESSAGE_HELLO = 1,
@@ -29,6 +37,7 @@ enum message_type {
 	MESSAGE_FENCE,
 	MESSAGE_FENCED,
 	MESSAGE_CALL,
+	MESSAGE_REFUSED,
 };
 
 struct message_head {
@@ -42,6 +51,14 @@ struct message_hello {
 	char inc[PETAL_RING_CONFIG_INC_BYTES];
 	char disk[PETAL_RING_CONFIG_INC_BYTES];
 	char reserved[6];
+	uint64_t host; /* a hash of its boot; 0: unknown */
+	char address[PETAL_MEMBER_ADDRESS_BYTES]; /* where it listens */
+};
+
+/* You are not the node that you say: we know that one at this address. */
+struct message_refused {
+	struct message_head head;
+	char address[PETAL_MEMBER_ADDRESS_BYTES];
 };
 
 struct message_beat {
@@ -129,6 +146,11 @@ static struct message_head head_of(enum message_type type)
 				      (uint16_t)type };
 }
 
+static const char *address_of(const struct daemon *d, uint32_t node)
+{
+	return petal_member_find(&d->members, node)->address;
+}
+
 /* Sending. */
 
 static void send_hello(struct daemon *d, uint32_t peer)
@@ -137,6 +159,16 @@ static void send_hello(struct daemon *d, uint32_t peer)
 
 	memcpy(message.inc, d->inc, sizeof(message.inc));
 	memcpy(message.disk, d->disk, sizeof(message.disk));
+	message.host = d->host;
+	strcpy(message.address, address_of(d, d->config.self));
+	petal_wire_send(d->wire, peer, &message, sizeof(message));
+}
+
+static void send_refused(struct daemon *d, uint32_t peer)
+{
+	struct message_refused message = { .head = head_of(MESSAGE_REFUSED) };
+
+	strcpy(message.address, address_of(d, peer));
 	petal_wire_send(d->wire, peer, &message, sizeof(message));
 }
 
@@ -321,6 +353,68 @@ static bool is_hex(const char id[PETAL_RING_CONFIG_INC_BYTES])
 		       PETAL_RING_CONFIG_INC_BYTES - 1;
 }
 
+/*
+ * We cannot be part of this cluster. Who has been with others who still know us
+ * goes on without this one, for it is not we who came last.
+ */
+static void give_up(struct daemon *d)
+{
+	for (unsigned i = 0; i < PETAL_WIRE_PEER_MAX; i++) {
+		if (d->peers[i].known && !d->peers[i].refuses)
+			return;
+	}
+	d->refused = true;
+	d->stopping = true;
+}
+
+/*
+ * Two petals with one identity: whoever listens where the configuration does
+ * not say is the wrong one, and is told. It hears no more from us, and is cut
+ * with its next word: an end now could overtake what it is told.
+ */
+static bool is_who_it_says(struct daemon *d, uint32_t peer,
+			   const struct message_hello *message)
+{
+	struct daemon_peer *one = &d->peers[peer];
+
+	if (strcmp(message->address, address_of(d, peer)) == 0)
+		return true;
+	if (!one->said_double)
+		fprintf(stderr,
+			"petald: a node %u that listens at '%s' is refused, "
+			"for node %u is at '%s'\n",
+			peer, message->address, peer, address_of(d, peer));
+	one->said_double = true;
+	one->shunned = true;
+	send_refused(d, peer);
+	return false;
+}
+
+static bool is_elsewhere(struct daemon *d, uint32_t peer, uint64_t host)
+{
+	struct daemon_peer *one = &d->peers[peer];
+
+	if (d->config.allow_same_host || host == 0 || host != d->host)
+		return true;
+	if (!one->said_host)
+		fprintf(stderr,
+			"petald: node %u at '%s' runs on our host, expected a "
+			"host each, or --allow-same-host\n",
+			peer, address_of(d, peer));
+	one->said_host = true;
+	one->known = false;
+	give_up(d);
+	return false;
+}
+
+static bool is_address(const char text[PETAL_MEMBER_ADDRESS_BYTES])
+{
+	size_t length = strnlen(text, PETAL_MEMBER_ADDRESS_BYTES);
+
+	return length < PETAL_MEMBER_ADDRESS_BYTES &&
+	       strspn(text, "0123456789abcdefABCDEF.:[]") == length;
+}
+
 static bool on_hello(struct daemon *d, uint32_t peer, const void *bytes,
 		     uint32_t length)
 {
@@ -329,10 +423,41 @@ static bool on_hello(struct daemon *d, uint32_t peer, const void *bytes,
 	if (length != sizeof(message))
 		return false;
 	memcpy(&message, bytes, sizeof(message));
-	if (!is_hex(message.inc) || !is_hex(message.disk))
+	if (!is_hex(message.inc) || !is_hex(message.disk) ||
+	    !is_address(message.address))
 		return false;
+	if (!is_who_it_says(d, peer, &message))
+		return true;
+	if (!is_elsewhere(d, peer, message.host))
+		return false;
+	if (strcmp(d->peers[peer].inc, message.inc) != 0)
+		d->peers[peer].refuses = false;
+	d->peers[peer].known = true;
 	strcpy(d->peers[peer].inc, message.inc);
 	strcpy(d->peers[peer].disk, message.disk);
+	return true;
+}
+
+static bool on_refused(struct daemon *d, uint32_t peer, const void *bytes,
+		       uint32_t length)
+{
+	struct message_refused message;
+
+	if (length != sizeof(message))
+		return false;
+	memcpy(&message, bytes, sizeof(message));
+	if (!is_address(message.address))
+		return false;
+	if (!d->peers[peer].refuses)
+		fprintf(stderr,
+			"petald: node %u refuses us, for it knows node %u at "
+			"'%s', and we listen at '%s': two petals with one "
+			"identity, or two configurations\n",
+			peer, d->config.self, message.address,
+			address_of(d, d->config.self));
+	d->peers[peer].refuses = true;
+	give_up(d);
+	petal_wire_drop(d->wire, peer);
 	return true;
 }
 
@@ -505,6 +630,8 @@ static bool on_message(struct daemon *d, const struct petal_wire_event *event)
 				event->bytes, event->length);
 	case MESSAGE_CALL:
 		return on_call(d, event->bytes, event->length);
+	case MESSAGE_REFUSED:
+		return on_refused(d, event->peer, event->bytes, event->length);
 	default:
 		return false;
 	}
@@ -536,6 +663,9 @@ static void carry_out(struct daemon *d, const struct petal_member_action *a)
 		break;
 	case PETAL_MEMBER_UP:
 		d->peers[a->node].up = true;
+		d->peers[a->node].shunned = false;
+		d->peers[a->node].said_clock = false;
+		d->peers[a->node].clock_refusals = 0;
 		d->peers[a->node].inc[0] = '\0';
 		send_hello(d, a->node);
 		break;
@@ -562,14 +692,67 @@ static void member_event(struct daemon *d, enum petal_member_event_type type,
 		carry_out(d, &actions.at[i]);
 }
 
+/* Of the boot and the cluster; a container has the boot of its host. */
+static uint64_t hash_host(const struct daemon *d)
+{
+	uint8_t cluster[PETAL_SEAL_CLUSTER_BYTES];
+	uint8_t hash[crypto_generichash_BYTES_MIN];
+	int fd = open(BOOT_PATH, O_RDONLY | O_CLOEXEC);
+	uint8_t boot[64];
+	uint64_t host = 0;
+	ssize_t got;
+
+	if (fd < 0)
+		return 0;
+	got = read(fd, boot, sizeof(boot));
+	close(fd);
+	if (got <= 0)
+		return 0;
+	petal_seal_cluster_id(d->config.cluster, cluster);
+	crypto_generichash(hash, sizeof(hash), boot, (size_t)got, cluster,
+			   sizeof(cluster));
+	memcpy(&host, hash, sizeof(host));
+	return host;
+}
+
 void daemon_peers_start(struct daemon *d)
 {
+	d->host = hash_host(d);
 	member_event(d, PETAL_MEMBER_START, 0, 0);
+}
+
+/* When we call those who should have called us; see introduce(). */
+static uint64_t introduce_ns(const struct daemon *d)
+{
+	return d->introduced ? PETAL_CLOCK_NEVER : d->started_ns + INTRODUCE_NS;
 }
 
 uint64_t daemon_peers_next_ns(const struct daemon *d)
 {
-	return petal_member_next_ns(&d->members);
+	uint64_t member_ns = petal_member_next_ns(&d->members);
+	uint64_t own_ns = introduce_ns(d);
+
+	return own_ns < member_ns ? own_ns : member_ns;
+}
+
+/*
+ * Of two nodes the one with the higher id calls, and it calls where its
+ * configuration says. A second petal of our identity, elsewhere, would wait for
+ * ever and never hear why. So who has not called us is called, once; whatever
+ * comes of it is an event like others.
+ */
+static void introduce(struct daemon *d)
+{
+	if (d->now_ns < introduce_ns(d))
+		return;
+	d->introduced = true;
+	for (uint32_t i = 0; petal_member_at(&d->members, i) != NULL; i++) {
+		const struct petal_member_node *one =
+			petal_member_at(&d->members, i);
+
+		if (one->node > d->config.self && !d->peers[one->node].known)
+			petal_wire_connect(d->wire, one->node, one->address);
+	}
 }
 
 static void on_event(struct daemon *d, const struct petal_wire_event *event)
@@ -585,7 +768,8 @@ static void on_event(struct daemon *d, const struct petal_wire_event *event)
 	case PETAL_WIRE_MESSAGE:
 		member_event(d, PETAL_MEMBER_HEARD, event->peer, 0);
 		/* A stranger's, or on its way when we gave the peer up. */
-		if (!d->peers[event->peer].up || on_message(d, event))
+		if (!d->peers[event->peer].up ||
+		    (!d->peers[event->peer].shunned && on_message(d, event)))
 			break;
 		d->counts.bad_messages++;
 		petal_wire_drop(d->wire, event->peer);
@@ -599,6 +783,34 @@ static void on_event(struct daemon *d, const struct petal_wire_event *event)
 	}
 }
 
+/*
+ * Of two calls by one whose clock has jumped, one gets in; so it is the second
+ * refusal that is said, once for each time that the node is away.
+ */
+static void say_clock(struct daemon *d)
+{
+	struct petal_wire_counters c;
+	struct daemon_peer *peer;
+	int64_t ahead_s;
+
+	petal_wire_counters(d->wire, &c);
+	if (c.refused_clock == d->clock_refusals)
+		return;
+	peer = &d->peers[c.clock_peer];
+	peer->clock_refusals += c.refused_clock - d->clock_refusals;
+	d->clock_refusals = c.refused_clock;
+	if (peer->clock_refusals < 2 || peer->said_clock)
+		return;
+	peer->said_clock = true;
+	ahead_s = c.clock_ahead_ns / (int64_t)PETAL_S(1);
+	fprintf(stderr,
+		"petald: node %u is refused, for its clock is %" PRId64
+		" s %s ours, expected the same within %u s\n",
+		c.clock_peer, ahead_s < 0 ? -ahead_s : ahead_s,
+		ahead_s < 0 ? "behind" : "ahead of",
+		(unsigned)(PETAL_SEAL_WINDOW_NS / PETAL_S(1)));
+}
+
 int daemon_peers_step(struct daemon *d)
 {
 	struct petal_wire_event events[EVENTS_MAX];
@@ -606,6 +818,8 @@ int daemon_peers_step(struct daemon *d)
 
 	for (int i = 0; i < count; i++)
 		on_event(d, &events[i]);
+	say_clock(d);
+	introduce(d);
 	if (d->now_ns >= petal_member_next_ns(&d->members))
 		member_event(d, PETAL_MEMBER_TICK, 0, 0);
 	return count > 0;

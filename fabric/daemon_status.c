@@ -180,10 +180,11 @@ static json_t *wire_json(const struct daemon *d)
 	struct petal_wire_counters c;
 
 	petal_wire_counters(d->wire, &c);
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
 			 "provider", petal_wire_provider(d->wire), "admitted",
 			 (json_int_t)c.admitted, "refused_token",
-			 (json_int_t)c.refused_token, "refused_crossing",
+			 (json_int_t)c.refused_token, "refused_clock",
+			 (json_int_t)c.refused_clock, "refused_crossing",
 			 (json_int_t)c.refused_crossing, "refused_resources",
 			 (json_int_t)c.refused_resources, "halfopen_expired",
 			 (json_int_t)c.halfopen_expired, "halfopen_evicted",
