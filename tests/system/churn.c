@@ -3,6 +3,7 @@
  * Rings that come, rest and go beside others, which must not feel it.
  *
  *    churn DIR [LOOPS]     DIR is [petal] dir of a node that runs
+ *    churn DIR short       only tries a record that is too long
  *    churn DIR leave       leaves the ring "left", with messages on all disks
  *    churn DIR stop        a producer stops with a claim, which the others must
  *                          not feel for longer than the node's stall_ns
@@ -130,6 +131,60 @@ static int deleted_under_writes_leaves_links_alone(unsigned loops)
 	if (count_of("wire", "admitted") == admitted)
 		return 0;
 	return fail("nodes that lost each other", -ECONNRESET);
+}
+
+/* One whose bytes do not matter; more of them than any ring here has. */
+static int publish_length(struct petal_ring *ring, uint32_t length)
+{
+	static const uint8_t bytes[2 * RING_BYTES];
+	struct petal_ring_ticket ticket;
+
+	return petal_ring_publish(ring, 1, bytes, length, &ticket);
+}
+
+static int forward_length(struct petal_ring *ring,
+			  const struct petal_message *input, uint32_t length)
+{
+	static const uint8_t bytes[2 * RING_BYTES];
+	const struct petal_output output = { 1, length, bytes };
+
+	return petal_ring_forward(ring, input, 1, &output, length > 0,
+				  PETAL_LEVEL_MEM2,
+				  petal_clock_now_ns() + PETAL_S(10));
+}
+
+/*
+ * Refused at once, by the caller's own library; nothing of it is in the ring,
+ * and a lease that was to be settled by it is as good as before.
+ */
+static int record_larger_than_a_ring_is_refused(void)
+{
+	struct petal_message message;
+	struct petal_ring ring;
+	int err = make("short", &ring);
+	uint32_t most;
+
+	if (err < 0)
+		return err;
+	most = petal_ring_length_max(&ring);
+	if (most >= RING_BYTES ||
+	    publish_length(&ring, most + 1) != -EMSGSIZE ||
+	    publish_length(&ring, 2 * RING_BYTES) != -EMSGSIZE ||
+	    publish_length(&ring, UINT32_MAX) != -EMSGSIZE)
+		return fail("a record longer than its ring", -EINVAL);
+	err = publish_length(&ring, most);
+	if (err == 0)
+		err = petal_ring_take(
+			&ring, 1, petal_clock_now_ns() + PETAL_S(10), &message);
+	if (err != 0 || message.length != most)
+		return fail("the longest record", err < 0 ? err : -EINVAL);
+	if (forward_length(&ring, &message, most + 1) != -EMSGSIZE ||
+	    forward_length(&ring, &message, UINT32_MAX) != -EMSGSIZE)
+		return fail("a forward longer than its ring", -EINVAL);
+	err = forward_length(&ring, &message, 0);
+	if (err < 0)
+		return fail("the acknowledgement after it", err);
+	return end("short", &ring);
 }
 
 static int leave(void)
@@ -261,6 +316,8 @@ int main(int argc, char **argv)
 		return leave() != 0;
 	if (argc > 2 && strcmp(argv[2], "stop") == 0)
 		return goes_on_without_one_that_stops(argv[1]) != 0;
+	if (argc > 2 && strcmp(argv[2], "short") == 0)
+		return record_larger_than_a_ring_is_refused() != 0;
 	err = deleted_under_writes_leaves_links_alone(loops);
 	if (err == 0)
 		err = ring_at_rest_keeps_no_space();

@@ -202,6 +202,11 @@ rings_come_and_go_beside_others() {
 		2>"$sandbox/errors" || complain "$(cat "$sandbox/errors")"
 }
 
+record_larger_than_a_ring_is_refused() {
+	(inside timeout "$LIMIT_S" "$client" "$sandbox/1" short) \
+		2>"$sandbox/errors" || complain "$(cat "$sandbox/errors")"
+}
+
 # As many rings as a node keeps, and one more; the answer that lists them all.
 node_keeps_so_many_rings() {
 	local queues='' n answer
@@ -391,6 +396,8 @@ directory_belongs_to_one_node_of_one_cluster() {
 		's/^cluster.*/cluster = other/'
 	mistaken 'another size' journal_bytes \
 		's/^journal_bytes.*/journal_bytes = 32M/'
+	contents | diff "$sandbox/before" - >&2 ||
+		complain 'a refused node changed a file'
 	mistaken 'other nodes' 'another list of nodes' \
 		"s/^registry = .*:${ports[5]}/registry = 127.0.0.1:1/"
 }
@@ -405,6 +412,7 @@ status_shows_three_nodes_and_no_rings
 socket_refuses_what_makes_no_sense
 ring_deleted_elsewhere_ends_where_it_is_open
 rings_come_and_go_beside_others
+record_larger_than_a_ring_is_refused
 node_keeps_so_many_rings
 shortest_lease_does_not_spin
 batches_of_a_deleted_ring_are_let_go
@@ -417,7 +425,6 @@ contents >"$sandbox/before"
 configuration_is_checked
 key_is_for_its_owner_alone
 directory_belongs_to_one_node_of_one_cluster
-contents | cmp - "$sandbox/before" || complain 'a refused node changed a file'
 stop 2
 stop 3
 nothing_left "the end"
