@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "fabric/seal.h"
 #include "fabric/wire.h"
 #include "shm/clock.h"
 
@@ -1315,6 +1316,33 @@ static void stranger__token_of_another_is_worth_nothing(void **state)
 	assert_int_equal(counters(&f->a).admitted, 0);
 }
 
+static void stranger__token_of_another_time_is_refused_by_name(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t cluster[PETAL_SEAL_CLUSTER_BYTES] = "wire test";
+	uint8_t key[PETAL_SEAL_KEY_BYTES] = "secret";
+	uint8_t bytes[REQUEST_HEADER_BYTES + 256];
+	size_t length = raw_request(bytes, 1, PETAL_SEAL_TOKEN_BYTES);
+	uint8_t reply;
+	int call;
+
+	petal_seal_key_derive(key, "wire", key);
+	petal_seal_token_make(key, cluster, 2, 1,
+			      petal_clock_realtime_ns() - PETAL_S(7200),
+			      bytes + REQUEST_HEADER_BYTES);
+	call = raw_call(&f->a);
+	assert_int_equal(send(call, bytes, length, 0), length);
+	while (counters(&f->a).refused_clock == 0)
+		go_on(&f->a, NULL);
+	assert_int_equal(recv(call, &reply, 1, 0), 0);
+	close(call);
+	assert_int_equal(counters(&f->a).clock_peer, 2);
+	assert_in_range(-counters(&f->a).clock_ahead_ns, PETAL_S(7200),
+			PETAL_S(7260));
+	assert_int_equal(counters(&f->a).admitted, 0);
+	assert_int_equal(counters(&f->a).refused_token, 0);
+}
+
 static void stranger__replayed_token_is_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -1465,6 +1493,7 @@ int main(int argc, char **argv)
 		TEST(close__of_the_peer_is_down),
 		TEST(stranger__half_a_request_stops_nobody),
 		TEST(stranger__token_of_another_is_worth_nothing),
+		TEST(stranger__token_of_another_time_is_refused_by_name),
 		TEST(stranger__replayed_token_is_refused),
 		TEST(stranger__silent_ones_are_bounded_by_count_and_time),
 		TEST(stranger__flood_does_not_disturb_honest_peers),
