@@ -1,18 +1,23 @@
-# Sourced after sandbox.sh by the tests of three nodes on this machine: how they
-# are configured, started and ended. The cluster has the test's name.
+# Sourced after sandbox.sh by the tests of nodes on this machine: how they are
+# configured, started and ended. The cluster has the test's name.
 #
-# Needs $petald, the program. NODES_ELECTION_MS, and NODES_MORE, lines of the
-# section [petal], may be set before write_config.
+# Needs $petald, the program. NODES_COUNT, if not three, is set before; and
+# before write_config NODES_ELECTION_MS, and NODES_MORE, lines of the section
+# [petal]. Descriptors 4 and 5 are the test's own: no node inherits them.
 # shellcheck shell=bash disable=SC2154
 
 READY_S=30
 declare -A pid_of
 
-# Six ports that are free just now; held together, so that they differ.
+NODES_COUNT=${NODES_COUNT:-3}
+
+# Two ports for each that are free just now; held together, so that they differ.
 read -ra ports < <(python3 -c '
 import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
-print(*(s.getsockname()[1] for s in held))')
+import sys
+held = [socket.create_server(("127.0.0.1", 0))
+        for _ in range(2 * int(sys.argv[1]))]
+print(*(s.getsockname()[1] for s in held))' "$NODES_COUNT")
 
 make_key() {
 	(
@@ -40,14 +45,14 @@ write_config() {
 			election_ms = ${NODES_ELECTION_MS:-300}
 			${NODES_MORE:-}
 		END
-		for node in 1 2 3; do
+		for ((node = 1; node <= NODES_COUNT; node++)); do
 			cat <<-END
 
 				[node $node]
 				name = n$node
 				domain = rack-$node
 				fabric = 127.0.0.1:${ports[node - 1]}
-				registry = 127.0.0.1:${ports[node + 2]}
+				registry = 127.0.0.1:${ports[node + NODES_COUNT - 1]}
 			END
 		done
 	} >"$sandbox/$1.conf"
@@ -59,7 +64,7 @@ launch() {
 	[[ -p $fifo ]] || mkfifo "$fifo"
 	(inside "$petald" --config "$sandbox/$1.conf" --allow-same-host \
 		--ready-fd 3) \
-		3>"$fifo" 2>>"$sandbox/$1.log" </dev/null &
+		3>"$fifo" 4>&- 5>&- 2>>"$sandbox/$1.log" </dev/null &
 	pid_of[$1]=$!
 	read -r -t "$READY_S" word <"$fifo" || :
 	[[ $word == ready ]]

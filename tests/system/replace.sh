@@ -14,53 +14,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/system/sandbox.sh
 source "$here/sandbox.sh"
 
-READY_S=60
-NODES=(1 2 3 4)
-declare -A pid_of
-
-read -ra ports < <(python3 -c '
-import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(8)]
-print(*(s.getsockname()[1] for s in held))')
-
-write_config() {
-	local node
-	{
-		cat <<-END
-			[petal]
-			cluster = replace
-			node = $1
-			dir = $sandbox/$1
-			key = $sandbox/key
-			provider = tcp
-			journal_bytes = 16M
-			heartbeat_ms = 100
-			suspect_beats = 50
-		END
-		for node in "${NODES[@]}"; do
-			cat <<-END
-
-				[node $node]
-				name = n$node
-				domain = rack-$node
-				fabric = 127.0.0.1:${ports[node - 1]}
-				registry = 127.0.0.1:${ports[node + 3]}
-			END
-		done
-	} >"$sandbox/$1.conf"
-}
-
-start() {
-	local word='' fifo=$sandbox/$1.ready
-	[[ -p $fifo ]] || mkfifo "$fifo"
-	(inside "$petald" --config "$sandbox/$1.conf" --allow-same-host \
-		--ready-fd 3) \
-		3>"$fifo" 4>&- 2>>"$sandbox/$1.log" </dev/null &
-	pid_of[$1]=$!
-	read -r -t "$READY_S" word <"$fifo" || :
-	[[ $word == ready ]] ||
-		fail "node $1 did not get ready: $(cat "$sandbox/$1.log")"
-}
+NODES_COUNT=4
+# shellcheck source=tests/system/nodes.sh
+source "$here/nodes.sh"
 
 ring_is_made() {
 	(inside "$client" make "$sandbox/1" ring) 2>/dev/null
@@ -94,19 +50,16 @@ refused() {
 		complain "petal replace $* does not name '$word'"
 }
 
-umask 077
-{ od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n'; echo; } >"$sandbox/key"
-for node in "${NODES[@]}"; do
+make_key "$sandbox/key"
+for node in 1 2 3 4; do
 	write_config "$node"
-done
-for node in "${NODES[@]}"; do
 	start "$node"
 done
 until_true "$READY_S" ring_is_made || fail "cannot make a ring"
 until_true "$READY_S" all_are_in || fail "not all are in: $(members 1)"
 read -r first _ second _ third _ <<<"$(members 1)"
 old=$third
-for node in "${NODES[@]}"; do
+for node in 1 2 3 4; do
 	[[ " $first $second $third " == *" $node "* ]] || new=$node
 done
 [[ $first == 1 ]] || fail "node 1 made the ring, and is no member"
@@ -125,8 +78,7 @@ refused 'no node of that number' "$old" 200
 refused 'a member of the ring already' "$old" "$second"
 refused "is the ring's primary" 1 "$new"
 
-kill -KILL "${pid_of[$old]}"
-wait "${pid_of[$old]}" 2>/dev/null || :
+killed "$old"
 (inside timeout 150 "$petal" replace --dir "$sandbox/1" "$old" "$new") \
 	>"$sandbox/answer" 2>"$sandbox/errors" || complain "petal replace"
 grep -q "node $new is in, instead of node $old, since epoch 2" \
@@ -140,8 +92,7 @@ not_a_member() {
 }
 until_true "$READY_S" not_a_member || complain "the old one keeps the ring"
 
-kill -KILL "${pid_of[1]}"
-wait "${pid_of[1]}" 2>/dev/null || :
+killed 1
 # So long as the client needs to find another, and go on for a while.
 sleep 3
 exec 4>&-
