@@ -569,9 +569,5 @@ const struct explore_excuse explore_excuses[] = {
 	{ "rings/bcast_reader.c", "TAIL", EXPLORE_ACQUIRE, EXPLORE_RELAXED,
 	  "the fence of [JOIN] lies between this and the header that it "
 	  "leads to, and does the same" },
-	{ "rings/bcast_reader.c", "LIMIT", EXPLORE_ACQUIRE, EXPLORE_RELAXED,
-	  "a mark that is older than the limit lies behind it, which is found "
-	  "by the look at the limit, or the intent, that follows; and the fence "
-	  "of [LAP] lies between the limit and what was spilled" },
 	{ .file = NULL },
 };
