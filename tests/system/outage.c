@@ -4,17 +4,20 @@
  * that whoever kills them and every petald knows what must be there afterwards.
  *
  *    outage make DIR RING           makes the ring
- *    outage load DIR RING LEVEL     two producers and a taker, until killed
- *    outage drain RING DIR...       takes what there is, from the ring's primary
+ *    outage load RING LEVEL ROUND DIR...   two producers and a taker, at its
+ *                                   primary, until killed
+ *    outage drain RING DIR...       takes what there is, from its primary
  *
  * Lines of load: "put N": acknowledged at LEVEL. "try N": about to be
  * acknowledged by the taker; "done N": that is at LEVEL. Lines of drain: "loss
  * EPOCH LSN" as the ring was opened, then "got N LSN". Numbers of one producer
- * grow by 1; the second's begin at SECOND. Run by outage.sh.
+ * grow by 1 in a round; they begin at ROUND times ROUND_NUMBERS, and the second's
+ * are higher by SECOND. Run by outage.sh.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,11 +32,13 @@
 #define RECORD_BYTES 64u
 #define WINDOW 32u
 #define SECOND UINT64_C(1000000000)
+#define ROUND_NUMBERS UINT64_C(1000000)
 #define WAIT_NS PETAL_S(20)
 #define REST_NS PETAL_MS(500)
 #define DIRS_MAX 3
 
-static const char *dir, *name;
+static const char *dirs[DIRS_MAX], *name;
+static unsigned dir_count;
 static enum petal_level level;
 
 static uint64_t until(void)
@@ -59,14 +64,12 @@ static void give_up(const char *what, int err)
 	exit(3);
 }
 
-static void open_here(struct petal_node *node, struct petal_ring *ring)
+static void find(struct petal_node *node, struct petal_ring *ring)
 {
-	int err = petal_node_attach(dir, node);
+	int err = petal_ring_find(dirs, dir_count, name, until(), node, ring);
 
-	if (err == 0)
-		err = petal_ring_open(node, name, ring);
 	if (err < 0)
-		give_up("cannot open the ring", err);
+		give_up("no primary is found", err);
 }
 
 static void *produce(void *arg)
@@ -78,7 +81,7 @@ static void *produce(void *arg)
 	struct petal_ring ring;
 	int err;
 
-	open_here(&node, &ring);
+	find(&node, &ring);
 	for (;;) {
 		if (next - first == WINDOW) {
 			err = petal_ring_wait(&ring, &window[first % WINDOW],
@@ -115,7 +118,7 @@ static void *take(void *arg)
 	int err;
 
 	(void)arg;
-	open_here(&node, &ring);
+	find(&node, &ring);
 	for (;;) {
 		err = petal_ring_take(&ring, 1, until(), &message);
 		if (err == 1)
@@ -132,9 +135,10 @@ static void *take(void *arg)
 	return NULL;
 }
 
-static int load(void)
+static int load(uint64_t round)
 {
-	uint64_t firsts[2] = { 1, SECOND };
+	uint64_t firsts[2] = { round * ROUND_NUMBERS,
+			       round * ROUND_NUMBERS + SECOND };
 	pthread_t threads[2];
 
 	for (unsigned i = 0; i < 2; i++)
@@ -143,16 +147,14 @@ static int load(void)
 	return 0;
 }
 
-static int drain(const char *const *dirs, unsigned dir_count)
+static int drain(void)
 {
 	struct petal_message message;
 	struct petal_node node;
 	struct petal_ring ring;
 	int err;
 
-	err = petal_ring_find(dirs, dir_count, name, until(), &node, &ring);
-	if (err < 0)
-		give_up("no primary is found", err);
+	find(&node, &ring);
 	printf("loss %" PRIu32 " %" PRIu64 "\n", ring.loss_epoch,
 	       ring.loss_lsn);
 	while ((err = petal_ring_take(&ring, 1, petal_clock_now_ns() + REST_NS,
@@ -171,7 +173,7 @@ static int drain(const char *const *dirs, unsigned dir_count)
 	return 0;
 }
 
-static int make(void)
+static int make(const char *dir)
 {
 	static const struct petal_node_queue queue = { "q", 16384, PETAL_S(9) };
 	struct petal_node node;
@@ -182,21 +184,29 @@ static int make(void)
 	return err < 0 ? 1 : 0;
 }
 
+/* The arguments from @at on are directories. */
+static bool read_dirs(int argc, char **argv, int at)
+{
+	if (at >= argc || argc - at > DIRS_MAX)
+		return false;
+	while (at < argc)
+		dirs[dir_count++] = argv[at++];
+	return true;
+}
+
 int main(int argc, char **argv)
 {
-	if (argc >= 4 && argc <= 3 + DIRS_MAX &&
-	    strcmp(argv[1], "drain") == 0) {
-		name = argv[2];
-		return drain((const char *const *)argv + 3, (unsigned)argc - 3);
-	}
 	if (argc < 4)
 		return 2;
-	dir = argv[2];
-	name = argv[3];
-	if (argc == 4 && strcmp(argv[1], "make") == 0)
-		return make();
-	if (argc == 5 && strcmp(argv[1], "load") == 0 &&
-	    petal_level_parse(argv[4], &level) == 0)
-		return load();
+	if (argc == 4 && strcmp(argv[1], "make") == 0) {
+		name = argv[3];
+		return make(argv[2]);
+	}
+	name = argv[2];
+	if (strcmp(argv[1], "drain") == 0 && read_dirs(argc, argv, 3))
+		return drain();
+	if (strcmp(argv[1], "load") == 0 && read_dirs(argc, argv, 5) &&
+	    petal_level_parse(argv[3], &level) == 0)
+		return load(strtoull(argv[4], NULL, 10));
 	return 2;
 }

@@ -31,15 +31,22 @@ ring_is_made() {
 	(inside "$client" make "$sandbox/1" "$1") 2>/dev/null
 }
 
-# load RING: a second of it; the client is in $client_pid.
-load() {
-	until_true "$READY_S" ring_is_made "$1" || complain "cannot make a ring"
-	(inside timeout "$LIMIT_S" "$client" load "$sandbox/1" "$1" disk2) \
-		>"$sandbox/$1.told" 2>"$sandbox/errors" &
+# load_more RING ROUND: some of it; the client is in $client_pid.
+load_more() {
+	local told=$sandbox/$1.told.$2
+	(inside timeout "$LIMIT_S" "$client" load "$1" disk2 "$2" \
+		"$sandbox/1" "$sandbox/2" "$sandbox/3") \
+		>"$told" 2>"$sandbox/errors" &
 	client_pid=$!
-	until_true "$READY_S" grep -q '^done' "$sandbox/$1.told" ||
+	until_true "$READY_S" grep -q '^done' "$told" ||
 		complain "no load: $(cat "$sandbox/errors")"
 	sleep "$LOAD_S"
+}
+
+# load RING: makes it as well.
+load() {
+	until_true "$READY_S" ring_is_made "$1" || complain "cannot make a ring"
+	load_more "$1" 1
 }
 
 power_off() {
@@ -65,10 +72,11 @@ drain() {
 
 # judge RING: what was told before beside what is there now.
 judge() {
+	cat "$sandbox/$1.told".* >"$sandbox/$1.told"
 	python3 - "$sandbox/$1.told" "$sandbox/$1.got" <<'END' ||
 import sys
 
-SECOND = 1000000000
+ROUND_NUMBERS = 1000000
 
 
 def lines(path):
@@ -89,9 +97,12 @@ assert len(done) > 0 and len(put) > len(tried), "too little load"
 assert not missing, f"missing: {sorted(missing)[:9]}"
 assert len(there) == len(set(there)), "there twice"
 assert not done & set(there), f"again: {sorted(done & set(there))[:9]}"
-for first in (0, SECOND):
-    mine = [n for n in there if (n >= SECOND) == (first == SECOND)]
+rounds = {}
+for n in there:
+    rounds.setdefault(n // ROUND_NUMBERS, []).append(n)
+for key, mine in rounds.items():
     assert mine == list(range(mine[0], mine[0] + len(mine))), "out of order"
+assert list(rounds) == sorted(rounds, key=lambda key: key % 1000), "out of order"
 assert int(loss[0]) > 1 and int(loss[1]) > len(put), "a loss is not told"
 END
 		complain "$1 after the power was off: see above"
@@ -128,6 +139,31 @@ any_two_disks_are_enough() {
 		until_true "$READY_S" all_are_in "$ring" ||
 			complain "node $late is not brought up to $ring"
 	done
+}
+
+# At whichever moment of a recovery it goes again, nothing is worse for it; and
+# those who are there work on, so that logs part.
+the_power_goes_again_and_again() {
+	local nodes after round=1
+	load again
+	power_off
+	for nodes in '1 2' '2 3' '1 2 3' '1 3' '2 3' '1 2'; do
+		round=$((round + 1))
+		for node in $nodes; do
+			start "$node"
+		done
+		after=$((RANDOM % 5)).$((RANDOM % 10))
+		echo "again after $after s"
+		((RANDOM % 2)) || load_more again "$round"
+		sleep "$after"
+		power_off
+	done
+	start 1
+	start 3
+	drain again 1 3
+	judge again
+	start 2
+	until_true "$READY_S" all_are_in again || complain 'node 2 is not in'
 }
 
 # recovers RING NODE WORD [OPTION]: what petal recover answers; sets $status.
@@ -262,6 +298,7 @@ done
 for ((round = 0; round < ROUNDS; round++)); do
 	any_two_disks_are_enough "$round"
 done
+the_power_goes_again_and_again
 new_disk_has_no_say
 damaged_journal_is_named_and_filled_anew
 one_disk_waits_for_an_operator
