@@ -157,6 +157,7 @@ struct daemon_restored {
 struct daemon_disk {
 	uint64_t ring; /* 0: free */
 	struct petal_runs runs;
+	uint64_t full_ns; /* since when the journal has no room; 0: it has */
 };
 
 struct daemon_open {
@@ -391,7 +392,7 @@ void daemon_failover_propose(struct daemon_ring *ring,
 /* We follow ourselves: take from its owner what held the ring back. */
 void daemon_failover_expel(struct daemon_ring *ring, uint32_t epoch);
 void daemon_failover_suspected(struct daemon *d, uint32_t peer, uint64_t id,
-			       uint32_t epoch, bool has_log,
+			       uint32_t epoch,
 			       const struct petal_record_cursor *end);
 void daemon_failover_fence(struct daemon *d, uint32_t peer, uint64_t id,
 			   uint32_t epoch);

@@ -5,13 +5,19 @@
  * time, and one batch on its way.
  *
  * What can go wrong: the journal is full. What it keeps of a ring goes when it
- * is done and this disk knows so; that this disk cannot learn it for want of
- * space must not stop the ring for ever, so then it is let go at once.
+ * is done and this disk knows so, and a log that begins anew has the one before
+ * beside it; but a ring must not stop for ever for want of space. So then the one
+ * before goes, and this disk has no say until the new one is whole; or else what
+ * is done is let go at once.
  */
 #include "fabric/daemon.h"
 
 #include <errno.h>
-#include <string.h>
+#include <stdio.h>
+
+#include "shm/clock.h"
+
+#define FULL_NS PETAL_S(1) /* so long a full journal is waited for */
 
 static struct daemon_disk *find(struct daemon *d, uint64_t id)
 {
@@ -88,17 +94,44 @@ static uint64_t refused_full(const struct daemon *d)
 	return stats.refused_full;
 }
 
-static int append(struct daemon *d, struct daemon_disk *disk,
+/* See above: the next try may find room. */
+static void make_room(struct daemon_ring *ring, struct daemon_disk *disk,
+		      uint32_t run)
+{
+	struct daemon *d = ring->daemon;
+	uint32_t before =
+		petal_runs_give_up(&disk->runs, run != disk->runs.run);
+
+	if (before == 0) {
+		disk->runs.next_seen_pos = 0;
+		disk->runs.trim_pos = disk->runs.next_trim_pos;
+		trim(d, disk);
+		return;
+	}
+	fprintf(stderr,
+		"petald: ring '%s': the journal has no room for an older log "
+		"beside the new one: this disk has no say after a power cut "
+		"until the new one is whole\n",
+		ring->config.name);
+	petal_journal_detach(d->journal, PETAL_RUNS_KEY(disk->ring, before));
+}
+
+static int append(struct daemon_ring *ring, struct daemon_disk *disk,
 		  const struct petal_journal_range *range)
 {
+	struct daemon *d = ring->daemon;
 	int err = petal_journal_append(d->journal, range);
 
+	if (err == 0)
+		disk->full_ns = 0;
 	if (err != -EAGAIN || refused_full(d) == d->refused_full)
 		return err;
 	d->refused_full = refused_full(d);
-	disk->runs.next_seen_pos = 0;
-	disk->runs.trim_pos = disk->runs.next_trim_pos;
-	trim(d, disk);
+	/* Most often it only waits for a note that says what is free. */
+	if (disk->full_ns == 0)
+		disk->full_ns = d->now_ns;
+	else if (d->now_ns - disk->full_ns >= FULL_NS)
+		make_room(ring, disk, PETAL_RUNS_KEY_RUN(range->ring));
 	return err;
 }
 
@@ -138,10 +171,13 @@ int daemon_disks_journal(struct daemon_ring *ring,
 	run = petal_runs_next(&disk->runs, from);
 	range.ring = PETAL_RUNS_KEY(ring->config.id, run);
 	range.trim_pos = run == before ? disk->runs.trim_pos : from->pos;
+	/* Once whole it stays so, also when the batch that said so is gone. */
+	if (run == before && disk->runs.whole)
+		range.whole_pos = from->pos;
 	if (run != before)
 		err = attach(ring, run);
 	if (err == 0)
-		err = append(d, disk, &range);
+		err = append(ring, disk, &range);
 	if (err < 0 && run != before)
 		petal_journal_detach(d->journal, range.ring);
 	if (err < 0)

@@ -126,11 +126,18 @@ void daemon_epochs_attach_journal(struct daemon_ring *ring)
 
 /* What an epoch leaves to the next. */
 
+/* A disk that the registry does not name may lack what its member promised. */
+static bool speaks_by_disk(const struct daemon_ring *ring)
+{
+	return ring->backup.remembers &&
+	       strcmp(ring->config.disks[ring->self], ring->daemon->disk) == 0;
+}
+
 struct daemon_ring *daemon_epochs_speaker(struct daemon_ring *ring)
 {
 	if (ring->role == DAEMON_PRIMARY ||
 	    (ring->role == DAEMON_BACKUP &&
-	     (ring->backup.whole || ring->backup.remembers)))
+	     (ring->backup.whole || speaks_by_disk(ring))))
 		return ring;
 	return ring->older;
 }
@@ -311,7 +318,7 @@ static struct daemon_ring *recall(struct daemon_ring *lost)
 	daemon_rings_open_backup(ring);
 	daemon_restore_adopt(d, ring);
 	petal_backup_fence(&ring->backup);
-	if (ring->backup.remembers)
+	if (speaks_by_disk(ring))
 		return ring;
 	close_ring(ring);
 	return NULL;

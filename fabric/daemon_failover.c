@@ -211,14 +211,14 @@ static void step_member(struct daemon *d, struct daemon_ring *ring)
 }
 
 void daemon_failover_suspected(struct daemon *d, uint32_t peer, uint64_t id,
-			       uint32_t epoch, bool has_log,
+			       uint32_t epoch,
 			       const struct petal_record_cursor *end)
 {
 	struct daemon_ring *ring = daemon_rings_by_id(d, id);
 	int i = ring == NULL ? -ENOENT
 			     : petal_ring_config_member(&ring->config, peer);
 
-	if (i >= 0 && has_log)
+	if (i >= 0)
 		petal_failover_heard(&ring->failover, (unsigned)i, epoch,
 				     voice_of(d, &ring->config, (unsigned)i),
 				     end, d->now_ns);
@@ -581,8 +581,8 @@ uint64_t daemon_failover_next_ns(const struct daemon *d)
 
 static bool is_served(const struct daemon *d, const struct daemon_ring *ring)
 {
-	if (ring->config.recovering || ring->role == DAEMON_NOT_MEMBER)
-		return !ring->config.recovering;
+	if (ring->config.recovering)
+		return false;
 	if (ring->role == DAEMON_PRIMARY)
 		return !ring->primary.deposed;
 	return ring->role == DAEMON_BACKUP && !misses_primary(d, ring);
@@ -595,6 +595,14 @@ static int refuse_recovery(const struct daemon *d,
 	const struct daemon_ring *speaker =
 		daemon_epochs_speaker((struct daemon_ring *)(uintptr_t)ring);
 
+	if (ring->role == DAEMON_NOT_MEMBER) {
+		snprintf(message, room,
+			 "this node is no member of the ring: ask at node "
+			 "%" PRIu32 ", %" PRIu32 " or %" PRIu32,
+			 ring->config.members[0], ring->config.members[1],
+			 ring->config.members[2]);
+		return -ENODATA;
+	}
 	if (is_served(d, ring)) {
 		snprintf(message, room,
 			 "the ring has its primary, node %" PRIu32
@@ -608,8 +616,10 @@ static int refuse_recovery(const struct daemon *d,
 			 "member is there: start one, were its disk new");
 		return -EALREADY;
 	}
-	if (count_voices(d, ring, PETAL_FAILOVER_DISK) >=
-	    PETAL_FAILOVER_QUORUM) {
+	/* Those that an operator made voters have nothing to say yet. */
+	if (ring->config.source != PETAL_RING_CONFIG_ONE_DISK &&
+	    count_voices(d, ring, PETAL_FAILOVER_DISK) >=
+		    PETAL_FAILOVER_QUORUM) {
 		snprintf(message, room,
 			 "two members that know the ring are here, and recover "
 			 "it without that loss: wait some seconds");

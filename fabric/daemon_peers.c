@@ -127,7 +127,7 @@ struct message_epoch {
 	struct message_head head;
 	uint64_t ring;
 	uint32_t epoch;
-	uint32_t counts; /* SUSPECT: there is a log. FENCED: and it is whole */
+	uint32_t counts; /* FENCED: the log is whole */
 	struct petal_record_cursor end;
 };
 
@@ -297,7 +297,6 @@ int daemon_peers_send_suspect(struct daemon *d, uint32_t peer,
 {
 	struct message_epoch fields = { .ring = ring->config.id,
 					.epoch = ring->config.epoch,
-					.counts = true,
 					.end = *end };
 
 	return send_epoch(d, peer, MESSAGE_SUSPECT, &fields);
@@ -570,8 +569,7 @@ static bool on_epoch(struct daemon *d, uint32_t peer, enum message_type type,
 		return false;
 	memcpy(&m, bytes, sizeof(m));
 	if (type == MESSAGE_SUSPECT)
-		daemon_failover_suspected(d, peer, m.ring, m.epoch,
-					  m.counts != 0, &m.end);
+		daemon_failover_suspected(d, peer, m.ring, m.epoch, &m.end);
 	else if (type == MESSAGE_FENCE)
 		daemon_failover_fence(d, peer, m.ring, m.epoch);
 	else

@@ -197,7 +197,7 @@ static const struct daemon_batch *first_whole(const struct daemon_restored *r)
 	return NULL;
 }
 
-static bool adopt(const struct daemon_restored *r, struct petal_backup *backup)
+static bool adopt(struct daemon_restored *r, struct petal_backup *backup)
 {
 	const struct daemon_batch *first = first_whole(r);
 	struct petal_record_cursor from;
@@ -205,6 +205,9 @@ static bool adopt(const struct daemon_restored *r, struct petal_backup *backup)
 
 	if (first == NULL)
 		return false;
+	/* What the journal has let go was done, whatever the last header says. */
+	if (r->batches[0].pos > r->trim_pos)
+		r->trim_pos = r->batches[0].pos;
 	from = (struct petal_record_cursor){ .pos = first->pos,
 					     .lsn = first->lsn - 1,
 					     .epoch = r->epoch };
@@ -230,6 +233,7 @@ static void resume(struct daemon *d, const struct daemon_restored *r,
 void daemon_restore_adopt(struct daemon *d, struct daemon_ring *ring)
 {
 	struct daemon_restored *r = speaker_of(d, ring->config.id);
+	bool good;
 
 	if (r == NULL) {
 		/* This disk never acknowledged anything of the ring. */
@@ -241,8 +245,11 @@ void daemon_restore_adopt(struct daemon *d, struct daemon_ring *ring)
 	if (r->epoch > ring->config.epoch ||
 	    r->data_bytes != ring->config.data_bytes)
 		return;
-	ring->backup.remembers = adopt(r, &ring->backup);
-	if (ring->backup.remembers)
+	good = adopt(r, &ring->backup);
+	/* The first run may lack what it is to have: it promised nothing yet. */
+	ring->backup.remembers = good &&
+				 (r->whole || PETAL_RUNS_KEY_RUN(r->key) == 1);
+	if (good)
 		resume(d, r, &ring->backup);
 	else
 		fprintf(stderr,

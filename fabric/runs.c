@@ -70,6 +70,19 @@ uint32_t petal_runs_durable(struct petal_runs *r, uint32_t run, uint64_t to_pos)
 	return before;
 }
 
+uint32_t petal_runs_give_up(struct petal_runs *r, bool begins)
+{
+	uint32_t before = r->before;
+
+	r->before = 0;
+	if (before == 0 && begins) {
+		before = r->run;
+		r->run = 0;
+		r->whole = false;
+	}
+	return before;
+}
+
 void petal_runs_trim(struct petal_runs *r, uint64_t done_pos, uint64_t seen_pos,
 		     uint64_t disk_pos)
 {

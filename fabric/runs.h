@@ -22,7 +22,7 @@
  * Always true: each batch of a run continues the one before, by position, lsn
  * and chain; and of the runs in the journal the last that is whole has
  * everything that this disk ever acknowledged and that is not done. If none is
- * whole, it never acknowledged anything.
+ * whole and the first is there, it never acknowledged anything.
  *
  * What is done may be forgotten. But that a message is done is said by a later
  * record, and a disk must not forget the message before it has that record:
@@ -87,6 +87,17 @@ uint32_t petal_runs_given(struct petal_runs *runs,
  */
 uint32_t petal_runs_durable(struct petal_runs *runs, uint32_t run,
 			    uint64_t to_pos);
+
+/**
+ * petal_runs_give_up() - there is no room for two logs
+ *
+ * @begins: a run was to begin, and its first batch found no room
+ *
+ * Until the next one is whole this disk has lost what it acknowledged.
+ *
+ * Return: the run that was to speak until then, to be detached; or 0.
+ */
+uint32_t petal_runs_give_up(struct petal_runs *runs, bool begins);
 
 /**
  * petal_runs_trim() - all before a position is done

@@ -842,6 +842,40 @@ static void join__disk_of_a_backup_counts_only_as_far_as_it_says(void **state)
 	assert_int_equal(f->t.bad_acks, 0);
 }
 
+static uint64_t disk2_when_member_2_says(struct fixture *f, uint64_t disk_pos)
+{
+	const struct petal_log_line line = { { end_of(f), disk_pos, 0 } };
+
+	petal_log_line_write(&f->t.log.acks[2], &line);
+	assert_ok(petal_primary_acked(&f->t.primary, 2));
+	petal_primary_step(&f->t.primary, f->t.now_ns);
+	return trio_level(&f->t, PETAL_LEVEL_DISK2);
+}
+
+/* Before that it is one disk of two that has what was acknowledged. */
+static void join__new_disk_counts_when_it_has_what_was_accepted(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t before, end;
+
+	put(f, WORK, "kept on three disks");
+	trio_rest(&f->t);
+	before = end_of(f);
+	assert_true(reached(f, PETAL_LEVEL_DISK3));
+	trio_cut(&f->t, 1);
+	trio_crash(&f->t, 2, false);
+	f->t.hold_disk[2] = true;
+	put(f, WORK, "on one");
+	put(f, WORK, "as well");
+	trio_rest(&f->t);
+	end = end_of(f);
+	assert_true(trio_link(&f->t, 2));
+	trio_rest(&f->t);
+	assert_true(reached(f, PETAL_LEVEL_MEM2));
+	assert_int_equal(disk2_when_member_2_says(f, end - 64), before);
+	assert_int_equal(disk2_when_member_2_says(f, end), end);
+}
+
 static void join__backup_away_too_long_begins_at_the_head(void **state)
 {
 	struct fixture *f = *state;
@@ -1672,6 +1706,7 @@ int main(void)
 		cmocka_unit_test(step__batch_for_the_disk_is_bounded),
 		TEST(join__backup_with_its_memory_goes_on_where_it_was),
 		TEST(join__disk_of_a_backup_counts_only_as_far_as_it_says),
+		TEST(join__new_disk_counts_when_it_has_what_was_accepted),
 		TEST(join__backup_away_too_long_begins_at_the_head),
 		TEST(join__backup_without_its_memory_does_not_count_until_admitted),
 		TEST(join__learner_is_not_proposed_before_it_caught_up),

@@ -179,6 +179,31 @@ static void trim__waits_for_the_records_that_say_so(void **state)
 	assert_int_equal(runs.trim_pos, 300);
 }
 
+static void give_up__leaves_the_present_run_alone(void **state)
+{
+	struct petal_record_cursor end = at(9, 4), from = at(7, 5),
+				   to = at(12, 5);
+	struct petal_runs runs;
+
+	(void)state;
+	petal_runs_resume(&runs, 3, 3, true, &end, 128);
+	assert_int_equal(petal_runs_give_up(&runs, false), 0);
+	assert_int_equal(petal_runs_given(&runs, &from, &to, to.pos + 1), 0);
+	assert_int_equal(petal_runs_give_up(&runs, false), 3);
+	assert_int_equal(petal_runs_give_up(&runs, false), 0);
+	assert_int_equal(runs.run, 4);
+	assert_false(runs.whole);
+	assert_int_equal(petal_runs_durable(&runs, 4, to.pos + 1), 0);
+	assert_true(runs.whole);
+	/* One that was to begin: then it is the present one that goes. */
+	assert_int_equal(petal_runs_next(&runs, &from), 5);
+	assert_int_equal(petal_runs_give_up(&runs, true), 4);
+	assert_int_equal(petal_runs_next(&runs, &from), 5);
+	assert_int_equal(petal_runs_given(&runs, &from, &to, to.pos + 1), 0);
+	assert_int_equal(runs.run, 5);
+	assert_false(runs.whole);
+}
+
 static void key__names_ring_and_run(void **state)
 {
 	uint64_t key = PETAL_RUNS_KEY(UINT64_C(0xfedcba98), 7);
@@ -195,6 +220,7 @@ int main(void)
 		cmocka_unit_test(next__goes_on_only_where_the_chain_does),
 		cmocka_unit_test(resume__goes_on_with_the_run_that_speaks),
 		cmocka_unit_test(trim__waits_for_the_records_that_say_so),
+		cmocka_unit_test(give_up__leaves_the_present_run_alone),
 		cmocka_unit_test(key__names_ring_and_run),
 	};
 
