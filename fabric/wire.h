@@ -26,6 +26,13 @@
  * buffers of PETAL_WIRE_MESSAGE_MAX each, 384 KiB; 14 KiB beside them; and four
  * file descriptors. Nothing of ours is allocated for who shows no valid token.
  *
+ * Three ways to write. petal_wire_write() is told of: WROTE says that the bytes
+ * are in the peer's memory. petal_wire_push() is not: its source has to stay as
+ * it is until a write to the same peer that was made later has its WROTE, or
+ * the peer is DOWN. petal_wire_put() is not either, but has taken a copy. So
+ * whoever has a word of the peer's CPU to count by writes a few and pushes the
+ * rest, and neither side is woken but for bytes that it waits for.
+ *
  * Always true, for each peer, in the order in which events are polled:
  *
  *    - UP and DOWN alternate, and each UP is followed by exactly one DOWN,
@@ -37,8 +44,11 @@
  *    - after petal_wire_connect() returned 0, one UP or one DOWN follows;
  *    - messages arrive in order, each once, or not at all once DOWN.
  *
- * Writes are not ordered among themselves and not against messages: providers
- * differ. What must be seen together carries its own checksum.
+ * Bytes of several writes may be seen in any order: providers differ. What must
+ * be seen together carries its own checksum. But they end in order: WROTE of a
+ * write says that all pushes and puts to that peer before it are over as well,
+ * and what was written, pushed or put before a message was sent is in the peer's
+ * memory when it polls the message (FI_ORDER_SAW is asked for).
  *
  * Who is let in. The side that connects puts a token (fabric/seal.h) into the
  * private data of the connection request; it is checked before fi_accept(),
@@ -58,7 +68,9 @@
  * Sleeping. petal_wire_fd() becomes readable when petal_wire_poll() may find
  * something, but only after petal_wire_arm() returned 0, and it stays readable
  * until the next arming. The loop is always: poll until there is no event, try
- * again what was refused with -EAGAIN, arm, and sleep only if that returned 0.
+ * again what was refused with -EAGAIN, look at the memory that peers write to,
+ * arm, look at that memory again, and sleep only if arm returned 0 and there was
+ * nothing: arming may move bytes like a poll, and a push or a put is no event.
  *
  * A peer makes progress only when its owner polls: on every provider but verbs
  * the bytes of a one-sided write are moved by the target's petal_wire_poll().
@@ -93,6 +105,9 @@
 
 /** The longest control message. */
 #define PETAL_WIRE_MESSAGE_MAX 4096
+
+/** The longest petal_wire_put(). */
+#define PETAL_WIRE_PUT_MAX 64
 
 /** Messages and writes under way to one peer; beyond, -EAGAIN. */
 #define PETAL_WIRE_SENDS_MAX 32
@@ -373,6 +388,35 @@ int petal_wire_write(struct petal_wire *wire, uint32_t peer,
 		     uint64_t length, const struct petal_wire_key *to,
 		     uint64_t offset, bool notify, uint64_t data,
 		     uint64_t cookie);
+
+/**
+ * petal_wire_push() - write into a peer's memory, and hear nothing of it
+ * @wire, @peer, @from, @length, @to, @offset: as for petal_wire_write()
+ * @local: unchanged until the WROTE of a later petal_wire_write() to this peer,
+ * or its DOWN; its region stays registered so long
+ *
+ * The peer's petal_wire_fd() becomes readable for it. Where that takes a notify
+ * (verbs), the peer has a LANDED with the number 0. If it cannot land, the
+ * connection ends.
+ *
+ * Return: 0; -EAGAIN when the provider has no room: try again when the wire's
+ * descriptor has become readable; the others as petal_wire_write().
+ */
+int petal_wire_push(struct petal_wire *wire, uint32_t peer,
+		    struct petal_wire_region *from, const void *local,
+		    uint64_t length, const struct petal_wire_key *to,
+		    uint64_t offset);
+
+/**
+ * petal_wire_put() - the same with a few bytes, which are copied
+ * @bytes: anywhere
+ * @length: 1 to PETAL_WIRE_PUT_MAX
+ *
+ * Return: as petal_wire_push().
+ */
+int petal_wire_put(struct petal_wire *wire, uint32_t peer, const void *bytes,
+		   uint32_t length, const struct petal_wire_key *to,
+		   uint64_t offset);
 
 /**
  * struct petal_wire_counters - what was refused and why

@@ -47,6 +47,9 @@
 /* A link that is UP or ending, and one that is coming, for each peer. */
 #define WIRE_LINKS_MAX (2 * PETAL_WIRE_PEER_MAX)
 
+/* Descriptors that one look tells of; the others have their turn later. */
+#define WIRE_READY_MAX 64
+
 /* Connection events handled in one poll. */
 #define WIRE_CM_BATCH 64
 
@@ -90,6 +93,8 @@ struct wire_op {
  * @lent: receives whose bytes the caller is looking at
  * @orders: writes accepted so far
  * @starved: a send or write was refused for want of a free one
+ * @ready: its descriptor was readable at the last look
+ * @armed: fi_trywait() was content, and nothing was done with it since
  * @token: what we sent, to check the answer
  */
 struct wire_link {
@@ -111,6 +116,8 @@ struct wire_link {
 	uint64_t lent;
 	uint64_t orders;
 	bool starved;
+	bool ready;
+	bool armed;
 	struct wire_op receives[WIRE_RECEIVES];
 	struct wire_op sends[PETAL_WIRE_SENDS_MAX];
 	struct wire_op writes[PETAL_WIRE_WRITES_MAX];
@@ -135,6 +142,8 @@ struct petal_wire_region {
  * @turn: which link is served first
  * @relief: a link that was starved is so no longer; the caller does not know
  * @eq_hot: the event queue may hold events of which its fd tells nothing
+ * @eq_ready: its descriptor, or the timer's, was readable at the last look
+ * @wakes: see petal_wire_put()
  * @closing: nobody is let in any more
  * @timer_ns: what the timer is set to; UINT64_MAX for never
  */
@@ -152,6 +161,8 @@ struct petal_wire {
 	int epoll_fd;
 	int timer_fd;
 	bool eq_hot;
+	bool eq_ready;
+	bool wakes;
 	bool relief;
 	bool closing;
 	uint64_t timer_ns;
@@ -181,6 +192,9 @@ void wire_receive_post(struct wire_link *link, unsigned index);
 
 /* Post again what the caller has finished looking at. */
 void wire_link_take_back(struct wire_link *link);
+
+/* 0 when its descriptor will tell; -FI_EAGAIN when it has to be polled. */
+int wire_link_arm(struct wire_link *link);
 
 /* Whatever this link has to report, up to max events; it may be gone then. */
 unsigned wire_link_step(struct wire_link *link, struct petal_wire_event *events,

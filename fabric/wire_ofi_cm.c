@@ -139,7 +139,7 @@ static int link_open_queue(struct wire_link *link)
 		.format = FI_CQ_FORMAT_DATA,
 		.wait_obj = FI_WAIT_FD,
 	};
-	struct epoll_event event = { .events = EPOLLIN };
+	struct epoll_event event = { .events = EPOLLIN, .data.ptr = link };
 	int err = fi_cq_open(wire->domain, &attr, &link->cq, link);
 
 	if (err != 0)
@@ -176,7 +176,8 @@ static int link_open_endpoint(struct wire_link *link, struct fi_info *info)
 		err = fi_ep_bind(link->ep, &wire->eq->fid, 0);
 	if (err == 0)
 		err = fi_ep_bind(link->ep, &link->cq->fid,
-				 FI_TRANSMIT | FI_RECV);
+				 FI_TRANSMIT | FI_RECV |
+					 FI_SELECTIVE_COMPLETION);
 	if (err == 0)
 		err = fi_enable(link->ep);
 	return err;

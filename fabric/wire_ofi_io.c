@@ -9,6 +9,13 @@
  * the other side a posted receive becomes MESSAGE, and is posted again at the
  * next poll.
  *
+ * A push and a put have no operation, no completion, and no reply from the other
+ * side: on tcp each of these is a system call or three, and the reply wakes us.
+ *
+ * What a link with a readable descriptor has is found by fi_trywait(), which
+ * moves bytes like fi_cq_read() does, and arms the link again if there is no
+ * completion: then nothing but bytes have come, or a push has gone.
+ *
  * If anything fails, the link ends: on FI_EP_MSG there is no error that leaves
  * a connection in use. What the end overtook is reported before DOWN.
  */
@@ -47,12 +54,41 @@ static void *link_desc(const struct wire_link *link)
 
 void wire_receive_post(struct wire_link *link, unsigned index)
 {
-	ssize_t err = fi_recv(link->ep, link_buffer(link, index),
-			      PETAL_WIRE_MESSAGE_MAX, link_desc(link), 0,
-			      &link->receives[index].context);
+	struct iovec into = {
+		.iov_base = link_buffer(link, index),
+		.iov_len = PETAL_WIRE_MESSAGE_MAX,
+	};
+	void *desc = link_desc(link);
+	struct fi_msg message = {
+		.msg_iov = &into,
+		.desc = &desc,
+		.iov_count = 1,
+		.context = &link->receives[index].context,
+	};
+	ssize_t err = fi_recvmsg(link->ep, &message, FI_COMPLETION);
 
+	link->armed = false;
 	if (err != 0)
 		wire_link_end(link, (int)err);
+}
+
+static ssize_t send_post(struct wire_link *link, unsigned index,
+			 uint32_t length)
+{
+	struct iovec source = {
+		.iov_base = link_buffer(link, WIRE_RECEIVES + index),
+		.iov_len = length,
+	};
+	void *desc = link_desc(link);
+	struct fi_msg message = {
+		.msg_iov = &source,
+		.desc = &desc,
+		.iov_count = 1,
+		.context = &link->sends[index].context,
+	};
+
+	link->armed = false;
+	return fi_sendmsg(link->ep, &message, FI_COMPLETION);
 }
 
 /* The caller will try again; petal_wire_arm() keeps it awake for that. */
@@ -75,7 +111,6 @@ int petal_wire_send(struct petal_wire *wire, uint32_t peer, const void *bytes,
 	struct wire_link *link = wire_up(wire, peer);
 	uint64_t idle;
 	unsigned index;
-	void *buffer;
 	ssize_t err;
 
 	if (length == 0 || length > PETAL_WIRE_MESSAGE_MAX)
@@ -86,10 +121,8 @@ int petal_wire_send(struct petal_wire *wire, uint32_t peer, const void *bytes,
 	if (idle == 0)
 		return link_refuse(link, &wire->counters.busy_sends);
 	index = (unsigned)__builtin_ctzll(idle);
-	buffer = link_buffer(link, WIRE_RECEIVES + index);
-	memcpy(buffer, bytes, length);
-	err = fi_send(link->ep, buffer, length, link_desc(link), 0,
-		      &link->sends[index].context);
+	memcpy(link_buffer(link, WIRE_RECEIVES + index), bytes, length);
+	err = send_post(link, index, length);
 	if (err == 0)
 		link->sends_busy |= UINT64_C(1) << index;
 	else if (err == -FI_EAGAIN)
@@ -122,7 +155,7 @@ static ssize_t write_post(struct wire_link *link, struct wire_op *op,
 			  const struct petal_wire_region *from,
 			  const void *local, uint64_t length,
 			  const struct petal_wire_key *to, uint64_t offset,
-			  bool notify, uint64_t data)
+			  uint64_t flags, uint64_t data)
 {
 	struct iovec source = {
 		.iov_base = (void *)(uintptr_t)local,
@@ -140,13 +173,12 @@ static ssize_t write_post(struct wire_link *link, struct wire_op *op,
 		.iov_count = 1,
 		.rma_iov = &target,
 		.rma_iov_count = 1,
-		.context = &op->context,
+		.context = op ? &op->context : NULL,
 		.data = data,
 	};
 
-	return fi_writemsg(link->ep, &message,
-			   FI_DELIVERY_COMPLETE | FI_COMPLETION |
-				   (notify ? FI_REMOTE_CQ_DATA : 0));
+	link->armed = false;
+	return fi_writemsg(link->ep, &message, flags);
 }
 
 int petal_wire_write(struct petal_wire *wire, uint32_t peer,
@@ -170,7 +202,9 @@ int petal_wire_write(struct petal_wire *wire, uint32_t peer,
 	if (idle == 0)
 		return link_refuse(link, &wire->counters.busy_writes);
 	op = &link->writes[__builtin_ctzll(idle)];
-	err = write_post(link, op, from, local, length, to, offset, notify,
+	err = write_post(link, op, from, local, length, to, offset,
+			 FI_DELIVERY_COMPLETE | FI_COMPLETION |
+				 (notify ? FI_REMOTE_CQ_DATA : 0),
 			 data);
 	if (err == 0) {
 		link->writes_busy |= UINT64_C(1) << op->index;
@@ -182,6 +216,56 @@ int petal_wire_write(struct petal_wire *wire, uint32_t peer,
 		wire_link_end(link, (int)err);
 	}
 	return (int)err;
+}
+
+/* Without an operation of ours: only the provider can be short of room. */
+static int link_posted(struct wire_link *link, ssize_t err)
+{
+	if (err == -FI_EAGAIN)
+		link->wire->counters.busy_writes++;
+	else if (err != 0)
+		wire_link_end(link, (int)err);
+	return (int)err;
+}
+
+int petal_wire_push(struct petal_wire *wire, uint32_t peer,
+		    struct petal_wire_region *from, const void *local,
+		    uint64_t length, const struct petal_wire_key *to,
+		    uint64_t offset)
+{
+	struct wire_link *link = wire_up(wire, peer);
+	int check =
+		write_check(wire, from, local, length, to, offset, false, 0);
+
+	if (check != 0)
+		return check;
+	if (link == NULL)
+		return -ENOTCONN;
+	return link_posted(
+		link, write_post(link, NULL, from, local, length, to, offset,
+				 wire->wakes ? 0 : FI_REMOTE_CQ_DATA, 0));
+}
+
+int petal_wire_put(struct petal_wire *wire, uint32_t peer, const void *bytes,
+		   uint32_t length, const struct petal_wire_key *to,
+		   uint64_t offset)
+{
+	struct wire_link *link = wire_up(wire, peer);
+	ssize_t err;
+
+	if (length == 0 || length > PETAL_WIRE_PUT_MAX || offset > to->bytes ||
+	    length > to->bytes - offset)
+		return -EINVAL;
+	if (link == NULL)
+		return -ENOTCONN;
+	link->armed = false;
+	if (wire->wakes)
+		err = fi_inject_write(link->ep, bytes, length, 0,
+				      to->base + offset, to->key);
+	else
+		err = fi_inject_writedata(link->ep, bytes, length, 0, 0,
+					  to->base + offset, to->key);
+	return link_posted(link, err);
 }
 
 /*
@@ -314,6 +398,7 @@ static unsigned link_collect(struct wire_link *link,
 	unsigned taken = 0;
 	unsigned count = 0;
 
+	link->armed = false;
 	while (count < max && taken < WIRE_BATCH &&
 	       failures < WIRE_BUFFERS + PETAL_WIRE_WRITES_MAX) {
 		unsigned room = max - count;
@@ -388,12 +473,35 @@ static unsigned link_rise(struct wire_link *link,
 	return 1;
 }
 
+int wire_link_arm(struct wire_link *link)
+{
+	struct fid *fid = &link->cq->fid;
+	int err;
+
+	if (link->armed)
+		return 0;
+	err = fi_trywait(link->wire->fabric, &fid, 1);
+	link->armed = err == 0;
+	return err;
+}
+
+/* Nothing to collect: not asked of a link that is new, or that ends. */
+static bool link_rests(struct wire_link *link)
+{
+	if (link->ready)
+		link->armed = false;
+	link->ready = false;
+	return link->state == WIRE_UP && wire_link_arm(link) == 0;
+}
+
 unsigned wire_link_step(struct wire_link *link, struct petal_wire_event *events,
 			unsigned max)
 {
 	bool empty = false;
 	unsigned count = 0;
 
+	if (link_rests(link))
+		return 0;
 	if (link->state == WIRE_READY)
 		count += link_rise(link, events);
 	if (count < max && (link->state == WIRE_UP || link->was_up))

@@ -609,6 +609,158 @@ static void write__with_notify_tells_the_peer(void **state)
 	assert_ok(expect(&f->a, &f->b, PETAL_WIRE_WROTE)->status);
 }
 
+static int push_to_b(struct fixture *f, uint64_t from, uint64_t to,
+		     uint64_t length)
+{
+	const void *local = (void *)((uintptr_t)f->a.memory + from);
+
+	return petal_wire_push(f->a.wire, 2, f->a.region, local, length,
+			       &f->b.key, to);
+}
+
+static void push__has_landed_when_a_later_write_is_over(void **state)
+{
+	struct fixture *f = *state;
+
+	connect_parties(f);
+	fill(f->a.memory, MEMORY_BYTES, 1);
+	/* Far more than a socket takes at once, in pieces that differ. */
+	for (uint64_t at = 0, n = 1; at < MEMORY_BYTES - 1; at += n++) {
+		uint64_t left = MEMORY_BYTES - 1 - at;
+
+		while (push_to_b(f, at, at, n < left ? n : left) == -EAGAIN)
+			go_on(&f->a, &f->b);
+	}
+	assert_ok(write_to_b(f, MEMORY_BYTES - 1, MEMORY_BYTES - 1, 1, 7));
+	assert_int_equal(expect(&f->a, &f->b, PETAL_WIRE_WROTE)->cookie, 7);
+	assert_memory_equal(f->b.memory, f->a.memory, MEMORY_BYTES);
+	expect_quiet(&f->a, &f->b);
+	expect_quiet(&f->b, &f->a);
+}
+
+static void push__has_landed_when_a_later_message_comes(void **state)
+{
+	struct fixture *f = *state;
+
+	connect_parties(f);
+	for (unsigned i = 1; i <= 100; i++) {
+		memset(f->a.memory, (int)i, MEMORY_BYTES);
+		assert_ok(push_to_b(f, 0, 0, MEMORY_BYTES));
+		assert_ok(petal_wire_put(f->a.wire, 2, &i, sizeof(i), &f->b.key,
+					 64));
+		assert_ok(petal_wire_send(f->a.wire, 2, &i, sizeof(i)));
+		expect(&f->b, &f->a, PETAL_WIRE_MESSAGE);
+		assert_int_equal(f->b.memory[0], i);
+		assert_int_equal(f->b.memory[64], i);
+		assert_int_equal(f->b.memory[MEMORY_BYTES - 1], i);
+	}
+}
+
+/* Nobody polls but who was woken; what lands while arming counts. */
+static bool wakes_for(struct party *party, uint8_t value)
+{
+	struct pollfd fd = { .fd = petal_wire_fd(party->wire),
+			     .events = POLLIN };
+	uint64_t end_ns = petal_clock_now_ns() + WAIT_NS;
+
+	while (petal_clock_now_ns() < end_ns) {
+		int armed = petal_wire_arm(party->wire);
+
+		if (__atomic_load_n(&party->memory[0], __ATOMIC_RELAXED) ==
+		    value)
+			return true;
+		if (armed == 0 && poll(&fd, 1, (int)(WAIT_NS / 1000000)) != 1)
+			return false;
+		party_poll(party);
+	}
+	return false;
+}
+
+static void push__wakes_a_peer_that_sleeps(void **state)
+{
+	struct fixture *f = *state;
+
+	connect_parties(f);
+	expect_quiet(&f->a, &f->b);
+	expect_quiet(&f->b, &f->a);
+	for (unsigned i = 1; i < 200; i++) {
+		uint8_t value = (uint8_t)i;
+
+		if (i % 2 == 0) {
+			assert_ok(petal_wire_put(f->a.wire, 2, &value, 1,
+						 &f->b.key, 0));
+		} else {
+			f->a.memory[0] = value;
+			assert_ok(push_to_b(f, 0, 0, 1));
+		}
+		assert_true(wakes_for(&f->b, value));
+	}
+}
+
+static void put__has_taken_a_copy(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[PETAL_WIRE_PUT_MAX];
+
+	connect_parties(f);
+	for (unsigned i = 0; i < MEMORY_BYTES / sizeof(bytes); i++) {
+		memset(bytes, (int)(i % 251), sizeof(bytes));
+		while (petal_wire_put(f->a.wire, 2, bytes, sizeof(bytes),
+				      &f->b.key, i * sizeof(bytes)) == -EAGAIN)
+			go_on(&f->a, &f->b);
+		memset(bytes, 0xff, sizeof(bytes));
+	}
+	assert_ok(petal_wire_send(f->a.wire, 2, "x", 1));
+	expect(&f->b, &f->a, PETAL_WIRE_MESSAGE);
+	for (unsigned i = 0; i < MEMORY_BYTES; i++)
+		assert_int_equal(f->b.memory[i], i / sizeof(bytes) % 251);
+}
+
+static void push_and_put__outside_of_a_region_are_einval(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[PETAL_WIRE_PUT_MAX + 1] = { 0 };
+
+	assert_outcome(push_to_b(f, 0, 0, 1), -ENOTCONN);
+	assert_outcome(petal_wire_put(f->a.wire, 2, bytes, 1, &f->b.key, 0),
+		       -ENOTCONN);
+	connect_parties(f);
+	assert_outcome(push_to_b(f, 0, 0, 0), -EINVAL);
+	assert_outcome(push_to_b(f, MEMORY_BYTES, 0, 1), -EINVAL);
+	assert_outcome(push_to_b(f, 0, 1, MEMORY_BYTES), -EINVAL);
+	for (uint32_t length = 0; length <= sizeof(bytes);
+	     length += sizeof(bytes))
+		assert_outcome(petal_wire_put(f->a.wire, 2, bytes, length,
+					      &f->b.key, 0),
+			       -EINVAL);
+	assert_outcome(petal_wire_put(f->a.wire, 2, bytes, 2, &f->b.key,
+				      MEMORY_BYTES - 1),
+		       -EINVAL);
+	assert_outcome(petal_wire_put(f->a.wire, 2, bytes, 1, &f->b.key,
+				      UINT64_MAX),
+		       -EINVAL);
+}
+
+static void push_and_put__with_a_wrong_key_end_the_connection(void **state)
+{
+	struct fixture *f = *state;
+
+	connect_parties(f);
+	memset(f->a.memory, 0x55, 64);
+	f->b.key.key ^= 1;
+	assert_ok(push_to_b(f, 0, 0, 64));
+	expect(&f->a, &f->b, PETAL_WIRE_DOWN);
+	expect(&f->b, &f->a, PETAL_WIRE_DOWN);
+	f->b.key.key ^= 1;
+	connect_parties(f);
+	f->b.key.key ^= 1;
+	assert_ok(petal_wire_put(f->a.wire, 2, f->a.memory, 64, &f->b.key, 64));
+	expect(&f->a, &f->b, PETAL_WIRE_DOWN);
+	expect(&f->b, &f->a, PETAL_WIRE_DOWN);
+	for (unsigned i = 0; i < 128; i++)
+		assert_int_equal(f->b.memory[i], 0);
+}
+
 static void write__outside_of_a_region_is_einval(void **state)
 {
 	struct fixture *f = *state;
@@ -1477,6 +1629,12 @@ int main(int argc, char **argv)
 		TEST(connect__crossing_calls_become_one_connection),
 		TEST(write__lands_and_is_reported),
 		TEST(write__with_notify_tells_the_peer),
+		TEST(push__has_landed_when_a_later_write_is_over),
+		TEST(push__has_landed_when_a_later_message_comes),
+		TEST(push__wakes_a_peer_that_sleeps),
+		TEST(put__has_taken_a_copy),
+		TEST(push_and_put__outside_of_a_region_are_einval),
+		TEST(push_and_put__with_a_wrong_key_end_the_connection),
 		TEST(write__outside_of_a_region_is_einval),
 		TEST(write__to_nobody_is_enotconn),
 		TEST(write__beyond_the_bound_is_eagain),
