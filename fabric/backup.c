@@ -61,19 +61,29 @@ static bool rest_has_landed(const void *bytes, uint64_t extent)
 	return used == extent;
 }
 
+/* 0 and where it ends, 1 when it is not there, or -PETAL_ECORRUPT. */
+static int check_at(const struct petal_backup *b, uint64_t to_pos,
+		    struct petal_record_cursor *next)
+{
+	const void *bytes = petal_log_at(b->log, next->pos);
+	uint64_t pos = next->pos;
+	int outcome = petal_record_check(
+		bytes, petal_log_run(b->log, pos, to_pos), next);
+
+	if (outcome != 0)
+		return outcome;
+	return rest_has_landed(bytes, next->pos - pos) ? 0 : 1;
+}
+
 static int check_next(struct petal_backup *b, uint64_t to_pos)
 {
 	struct petal_record_cursor next = b->cursor;
-	const void *bytes = petal_log_at(b->log, next.pos);
-	const struct petal_record_durable *record = bytes;
-	int outcome;
+	const struct petal_record_durable *record =
+		(void *)petal_log_at(b->log, next.pos);
+	int outcome = check_at(b, to_pos, &next);
 
-	outcome = petal_record_check(
-		bytes, petal_log_run(b->log, next.pos, to_pos), &next);
 	if (outcome != 0)
 		return outcome;
-	if (!rest_has_landed(bytes, next.pos - b->cursor.pos))
-		return 1;
 	petal_sessions_note(&b->sessions, record->session, record->sequence,
 			    next.lsn);
 	b->cursor = next;
@@ -256,16 +266,26 @@ static void acknowledge(struct petal_backup *b)
 	b->told_frozen = b->journal_frozen;
 }
 
-static void take_orders(struct petal_backup *b)
+/*
+ * How far the primary says that the log is done with. It may be further than we
+ * have come; then all that we have is. To wait until we are there might be for
+ * ever: nothing is sent to us a lap beyond what we have acknowledged as trimmed.
+ */
+static uint64_t ordered_trim_pos(const struct petal_backup *b)
 {
 	struct petal_log_line line;
-	uint64_t trim_pos;
 
-	if (!petal_log_line_read(b->log->orders, &line))
-		return;
-	trim_pos = line.words[0];
-	if (trim_pos <= b->trim_pos || trim_pos > b->cursor.pos ||
-	    trim_pos % PETAL_RECORD_ALIGN != 0)
+	if (!petal_log_line_read(b->log->orders, &line) ||
+	    line.words[0] % PETAL_RECORD_ALIGN != 0)
+		return 0;
+	return line.words[0] < b->cursor.pos ? line.words[0] : b->cursor.pos;
+}
+
+static void take_orders(struct petal_backup *b)
+{
+	uint64_t trim_pos = ordered_trim_pos(b);
+
+	if (trim_pos <= b->trim_pos)
 		return;
 	b->trim_pos = trim_pos;
 	b->seen_pos = line.words[1];
@@ -310,6 +330,17 @@ int petal_backup_leaves(const struct petal_backup *b,
 	return petal_recovery_begin(ret_recovery, b->trim_pos);
 }
 
+bool petal_backup_news(const struct petal_backup *b)
+{
+	struct petal_record_cursor next = b->cursor;
+
+	if (!b->started)
+		return false;
+	return ordered_trim_pos(b) > b->trim_pos ||
+	       check_at(b, b->cursor.pos + b->log->geometry.data_bytes,
+			&next) == 0;
+}
+
 int petal_backup_step(struct petal_backup *b)
 {
 	uint64_t before = b->cursor.pos;
@@ -325,6 +356,8 @@ int petal_backup_step(struct petal_backup *b)
 	b->counts.corrupt += outcome < 0;
 	become_whole(b);
 	take_orders(b);
+	/* Memory levels do not wait for a disk to be asked; a failure is news. */
+	acknowledge(b);
 	journal(b);
 	acknowledge(b);
 	return count == PETAL_BACKUP_STEP_RECORDS;

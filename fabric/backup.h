@@ -154,6 +154,11 @@ int petal_backup_step(struct petal_backup *backup);
 #define PETAL_BACKUP_STEP_RECORDS 4096u
 
 /**
+ * petal_backup_news() - whether a step would find a record, or an order
+ */
+bool petal_backup_news(const struct petal_backup *backup);
+
+/**
  * petal_backup_journaled() - the journal has taken records, or has failed
  */
 void petal_backup_journaled(struct petal_backup *backup, uint64_t end_pos,

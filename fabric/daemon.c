@@ -34,14 +34,16 @@
 #define EVENTS_MAX 64
 #define SLEEP_NS_MAX PETAL_S(1)
 #define FILES_MAX 4096
+#define NEWS_ROUNDS 8
 #define LOCK_TRIES 100 /* of 20 ms: a dead daemon's last writes */
 
 static struct daemon the_daemon;
 
 int daemon_watch(struct daemon *d, int fd, enum daemon_tag tag, unsigned index)
 {
+	/* A bell is heard each time that it rings, and is not read for that. */
 	struct epoll_event event = {
-		.events = EPOLLIN,
+		.events = tag == DAEMON_TAG_BELL ? EPOLLIN | EPOLLET : EPOLLIN,
 		.data.u64 = (uint64_t)index << 8 | (uint64_t)tag,
 	};
 
@@ -433,7 +435,7 @@ static void close_all(struct daemon *d)
 
 /* The loop. */
 
-static int poll_journal(struct daemon *d)
+static void poll_journal(struct daemon *d)
 {
 	struct petal_journal_done done[PETAL_JOURNAL_INFLIGHT_MAX];
 	int count = petal_journal_poll(d->journal, done,
@@ -441,7 +443,6 @@ static int poll_journal(struct daemon *d)
 
 	for (int i = 0; i < count; i++)
 		daemon_rings_journaled(d, &done[i]);
-	return count > 0;
 }
 
 static void poll_registry(struct daemon *d)
@@ -483,8 +484,11 @@ static void on_ready(struct daemon *d, uint64_t tagged)
 
 	switch ((enum daemon_tag)(tagged & 0xff)) {
 	case DAEMON_TAG_WIRE:
+		d->wire_ready = true;
+		break;
 	case DAEMON_TAG_JOURNAL:
-		break; /* polled in every round */
+		d->journal_ready = true;
+		break;
 	case DAEMON_TAG_REGISTRY:
 		poll_registry(d);
 		break;
@@ -501,7 +505,7 @@ static void on_ready(struct daemon *d, uint64_t tagged)
 		daemon_clients_death(d, index);
 		break;
 	case DAEMON_TAG_BELL:
-		daemon_drain_fd(d->rings[index].bell_fd);
+		daemon_rings_rang(d, index);
 		break;
 	}
 }
@@ -543,23 +547,49 @@ static int wait_ready(struct daemon *d, uint64_t timeout_ns)
 	return 0;
 }
 
+/* Until there is nothing new; a while, for others want to be heard as well. */
+static bool step_rings(struct daemon *d)
+{
+	for (unsigned i = 0; i < NEWS_ROUNDS; i++) {
+		bool more = daemon_rings_step(d) > 0;
+
+		daemon_failover_step(d);
+		daemon_replace_step(d);
+		d->wire_ready = more || petal_wire_arm(d->wire) != 0;
+		if (d->wire_ready || !daemon_rings_news(d))
+			return d->wire_ready;
+	}
+	return true;
+}
+
+/*
+ * Whether there is more to do at once. A round that was not woken by the wire
+ * or by the journal leaves them alone: they tell when they have something.
+ */
+static bool step_all(struct daemon *d)
+{
+	bool more = d->wire_ready && daemon_peers_poll(d) > 0;
+
+	daemon_peers_step(d);
+	if (d->journal_ready)
+		poll_journal(d);
+	d->journal_ready = false;
+	daemon_swaps_step(d);
+	return step_rings(d) || more;
+}
+
 static int loop(struct daemon *d)
 {
-	int more, err = 0;
+	bool more;
+	int err = 0;
 
+	d->wire_ready = d->journal_ready = true;
 	daemon_peers_start(d);
 	daemon_epochs_reconcile(d);
 	daemon_restore_check(d);
 	while (!d->stopping && err == 0) {
 		d->counts.loops++;
-		more = daemon_peers_step(d);
-		more |= poll_journal(d);
-		daemon_swaps_step(d);
-		more |= daemon_rings_step(d);
-		daemon_failover_step(d);
-		daemon_replace_step(d);
-		if (more == 0)
-			more = petal_wire_arm(d->wire) != 0;
+		more = step_all(d);
 		err = wait_ready(d, more ? 0 : sleep_ns(d));
 	}
 	return err;

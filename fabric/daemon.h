@@ -70,9 +70,11 @@ struct daemon_member {
 	struct petal_wire_key data; /* the primary writes records there */
 	struct petal_wire_key lines; /* orders on a backup, acks on the primary */
 	bool keyed;
-	bool closed;        /* it has said that it writes to us no more */
-	bool order_due;     /* our orders line did not get through */
-	uint64_t ended_pos; /* highest end of a write that is over */
+	bool closed;         /* it has said that it writes to us no more */
+	bool order_due;      /* our orders line did not get through */
+	bool pushed;         /* data, since the last write that is told of */
+	uint64_t pushed_pos; /* the first of it */
+	uint64_t ended_pos;  /* highest end of a write that is over */
 	struct daemon_flight flights[DAEMON_FLIGHTS];
 };
 
@@ -102,6 +104,7 @@ struct daemon_ring {
 		struct petal_backup backup;
 	};
 	int bell_fd;
+	bool bell_armed;
 	uint64_t nap_ns;   /* look for news again then; PETAL_CLOCK_NEVER */
 	uint64_t offer_ns; /* a backup offers itself again then */
 	uint64_t sessions; /* given out in this epoch */
@@ -263,7 +266,9 @@ struct daemon {
 	uint32_t next_generation;
 	bool introduced; /* those who did not call us were called */
 	bool stopping;
-	bool refused;          /* by the cluster; it was said */
+	bool refused;    /* by the cluster; it was said */
+	bool wire_ready; /* it may have something, or has said so */
+	bool journal_ready;
 	uint64_t said_version; /* configurations up to it were complained of */
 	struct daemon_restored restored[DAEMON_RESTORED_MAX];
 	struct daemon_disk disks[DAEMON_RESTORED_MAX];
@@ -304,7 +309,8 @@ void daemon_probe_note(const struct daemon *d);
 
 /* daemon_peers.c */
 void daemon_peers_start(struct daemon *d);
-int daemon_peers_step(struct daemon *d); /* 1: more to do at once */
+int daemon_peers_poll(struct daemon *d); /* 1: more to do at once */
+void daemon_peers_step(struct daemon *d);
 uint64_t daemon_peers_next_ns(const struct daemon *d);
 int daemon_peers_send_swap(struct daemon *d, uint32_t peer,
 			   const struct daemon_swap *swap);
@@ -346,7 +352,12 @@ bool daemon_rings_full(const struct daemon *d);
 bool daemon_rings_is_current(const struct daemon_ring *ring);
 void daemon_rings_peer_down(struct daemon *d, uint32_t peer);
 void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status);
-void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data);
+/* Its bell's descriptor was readable. */
+void daemon_rings_rang(struct daemon *d, unsigned slot);
+/* Returns whether something of its memory is still on its way. */
+bool daemon_rings_flush(struct daemon_ring *ring);
+/* Returns whether bytes have come that no step has looked at. */
+bool daemon_rings_news(struct daemon *d);
 void daemon_rings_journaled(struct daemon *d,
 			    const struct petal_journal_done *done);
 void daemon_rings_offered(struct daemon *d, uint32_t peer,

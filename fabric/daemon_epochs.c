@@ -531,7 +531,7 @@ static bool journal_let_go(struct daemon *d, struct daemon_ring *ring)
 
 void daemon_epochs_step_closing(struct daemon *d, struct daemon_ring *ring)
 {
-	if (ring->unreported > 0)
+	if (daemon_rings_flush(ring))
 		return;
 	if (has_log(ring) && !ring->said_closed)
 		ring->said_closed = say_closed(d, ring);

@@ -20,7 +20,7 @@
 #include "shm/error.h"
 
 #define MESSAGE_MAGIC 0x31746550u
-#define MESSAGE_VERSION 3u
+#define MESSAGE_VERSION 4u
 #define EVENTS_MAX 64u
 #define INTRODUCE_NS PETAL_S(1)
 #define BOOT_PATH "/proc/sys/kernel/random/boot_id"
@@ -776,8 +776,7 @@ static void on_event(struct daemon *d, const struct petal_wire_event *event)
 		daemon_rings_wrote(d, event->cookie, event->status);
 		break;
 	case PETAL_WIRE_LANDED:
-		daemon_rings_landed(d, event->peer, event->data);
-		break;
+		break; /* each round looks at the memory itself */
 	}
 }
 
@@ -809,16 +808,25 @@ static void say_clock(struct daemon *d)
 		(unsigned)(PETAL_SEAL_WINDOW_NS / PETAL_S(1)));
 }
 
-int daemon_peers_step(struct daemon *d)
+int daemon_peers_poll(struct daemon *d)
 {
 	struct petal_wire_event events[EVENTS_MAX];
 	int count = petal_wire_poll(d->wire, events, EVENTS_MAX);
+	bool more = count == EVENTS_MAX;
 
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count; i++) {
 		on_event(d, &events[i]);
+		/* What a peer says may change what others have to do. */
+		more |= events[i].type != PETAL_WIRE_WROTE &&
+			events[i].type != PETAL_WIRE_LANDED;
+	}
+	return more;
+}
+
+void daemon_peers_step(struct daemon *d)
+{
 	say_clock(d);
 	introduce(d);
 	if (d->now_ns >= petal_member_next_ns(&d->members))
 		member_event(d, PETAL_MEMBER_TICK, 0, 0);
-	return count > 0;
 }

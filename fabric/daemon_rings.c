@@ -23,7 +23,7 @@
 #define ORDERS_OFFSET 4096u
 
 /* A cookie names ring slot, member, flight and the ring's generation. */
-#define FLIGHT_LINES 15u
+#define FLIGHT_LAST 15u
 
 static uint64_t cookie_of(const struct daemon_ring *ring, unsigned member,
 			  unsigned flight)
@@ -69,27 +69,37 @@ bool daemon_rings_full(const struct daemon *d)
 
 /* What the primary and the backup ask for. */
 
-static int write_lines(struct daemon_ring *ring, unsigned member,
-		       const void *local, uint64_t length, uint64_t offset)
+/* A line: what it says is true at any time, so nobody has to hear of it. */
+static int put_line(struct daemon_ring *ring, unsigned member, const void *line,
+		    uint64_t offset)
 {
-	int err;
-
 	if (!ring->members[member].keyed)
 		return -ENOTCONN;
-	err = petal_wire_write(ring->daemon->wire, ring->config.members[member],
-			       ring->lines_region, local, length,
-			       &ring->members[member].lines, offset, true,
-			       ring->config.id,
-			       cookie_of(ring, member, FLIGHT_LINES));
-	if (err == 0)
-		ring->unreported++;
+	return petal_wire_put(ring->daemon->wire, ring->config.members[member],
+			      line, PETAL_LOG_LINE_BYTES,
+			      &ring->members[member].lines, offset);
+}
+
+static int push_data(struct daemon_ring *ring, unsigned member, uint64_t pos,
+		     uint64_t length)
+{
+	struct daemon_member *m = &ring->members[member];
+	int err = petal_wire_push(
+		ring->daemon->wire, ring->config.members[member],
+		ring->data_region, petal_log_at(&ring->log, pos), length,
+		&m->data, pos & (ring->config.data_bytes - 1));
+
+	if (err == 0 && !m->pushed) {
+		m->pushed = true;
+		m->pushed_pos = pos;
+	}
 	return err;
 }
 
-static int port_write(void *self, unsigned member, uint64_t pos,
+/* Of what was pushed before, it tells as well. */
+static int write_data(struct daemon_ring *ring, unsigned member, uint64_t pos,
 		      uint64_t length)
 {
-	struct daemon_ring *ring = self;
 	struct daemon_member *m = &ring->members[member];
 	unsigned i = 0;
 	int err;
@@ -106,8 +116,44 @@ static int port_write(void *self, unsigned member, uint64_t pos,
 	if (err < 0)
 		return err;
 	ring->unreported++;
-	m->flights[i] = (struct daemon_flight){ true, pos, pos + length };
+	m->flights[i] = (struct daemon_flight){ true,
+						m->pushed ? m->pushed_pos : pos,
+						pos + length };
+	m->pushed = false;
 	return 0;
+}
+
+static int port_write(void *self, unsigned member, uint64_t pos,
+		      uint64_t length, bool told)
+{
+	return told ? write_data(self, member, pos, length)
+		    : push_data(self, member, pos, length);
+}
+
+/*
+ * Before our memory goes, nothing may still be read from it: a last write, of
+ * nothing, ends after all that was pushed. Returns whether some are under way.
+ */
+bool daemon_rings_flush(struct daemon_ring *ring)
+{
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		struct daemon_member *m = &ring->members[i];
+		int err;
+
+		if (!m->pushed)
+			continue;
+		err = petal_wire_write(ring->daemon->wire,
+				       ring->config.members[i],
+				       ring->data_region, ring->log.data, 0,
+				       &m->data, 0, true, ring->config.id,
+				       cookie_of(ring, i, FLIGHT_LAST));
+		/* After any other failure the connection reads no more. */
+		m->pushed = err == -EAGAIN;
+		ring->unreported += err == 0;
+		if (m->pushed)
+			return true;
+	}
+	return ring->unreported > 0;
 }
 
 static void port_order(void *self, unsigned member)
@@ -115,8 +161,7 @@ static void port_order(void *self, unsigned member)
 	struct daemon_ring *ring = self;
 
 	ring->members[member].order_due =
-		write_lines(ring, member, ring->log.orders,
-			    sizeof(*ring->log.orders), ORDERS_OFFSET) < 0;
+		put_line(ring, member, ring->log.orders, ORDERS_OFFSET) < 0;
 }
 
 static int port_acknowledge(void *self)
@@ -125,9 +170,8 @@ static int port_acknowledge(void *self)
 	int primary =
 		petal_ring_config_member(&ring->config, ring->config.primary);
 
-	return write_lines(ring, (unsigned)primary, &ring->log.acks[ring->self],
-			   sizeof(*ring->log.acks),
-			   ring->self * sizeof(*ring->log.acks));
+	return put_line(ring, (unsigned)primary, &ring->log.acks[ring->self],
+			ring->self * sizeof(*ring->log.acks));
 }
 
 static int port_journal(void *self, const struct petal_record_cursor *from,
@@ -382,20 +426,6 @@ void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status)
 			    status == 0 ? written_pos(m) : 0);
 }
 
-void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data)
-{
-	struct daemon_ring *ring = daemon_rings_by_id(d, data);
-	int i;
-
-	if (ring == NULL || ring->role != DAEMON_PRIMARY)
-		return; /* a backup looks at its memory in every step */
-	i = petal_ring_config_member(&ring->config, peer);
-	if (i >= 0 && petal_primary_acked(&ring->primary, (unsigned)i) < 0) {
-		d->counts.bad_messages++;
-		petal_wire_drop(d->wire, peer);
-	}
-}
-
 void daemon_rings_journaled(struct daemon *d,
 			    const struct petal_journal_done *done)
 {
@@ -434,23 +464,68 @@ static void tell_trim(struct daemon_ring *ring)
 			  ring->primary.accepted.pos, ring->primary.disk_pos);
 }
 
+/* The members' lines: nothing tells that they have changed. */
+static void read_acks(struct daemon *d, struct daemon_ring *ring)
+{
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		if (petal_primary_acked(&ring->primary, i) >= 0)
+			continue;
+		/* It counts no more, nor is it looked at until it is back. */
+		petal_primary_leave(&ring->primary, i);
+		d->counts.bad_messages++;
+		petal_wire_drop(d->wire, ring->config.members[i]);
+	}
+}
+
+/*
+ * An arm holds until somebody rings, which daemon_rings_rang() hears of. Only
+ * when its nap is over it is made again, and then for long: who arms anew in
+ * each round would pay for a barrier in each.
+ */
+static void arm_bell(struct daemon *d, struct daemon_ring *ring)
+{
+	int limit_ms;
+
+	if (ring->bell_armed && d->now_ns < ring->nap_ns)
+		return;
+	/* Full of what somebody mad has written it would ring no more. */
+	if (ring->bell_armed)
+		daemon_drain_fd(ring->bell_fd);
+	limit_ms = petal_doorbell_arm_fd(&ring->log.marks->node_bell);
+	ring->bell_armed = true;
+	ring->nap_ns = limit_ms < 0 ? PETAL_CLOCK_NEVER
+				    : d->now_ns + PETAL_MS(limit_ms);
+}
+
+static void disarm_bell(struct daemon_ring *ring)
+{
+	petal_doorbell_disarm(&ring->log.marks->node_bell);
+	ring->bell_armed = false;
+	ring->nap_ns = PETAL_CLOCK_NEVER;
+}
+
+void daemon_rings_rang(struct daemon *d, unsigned slot)
+{
+	struct daemon_ring *ring = &d->rings[slot];
+
+	/* The ringer may not have come so far yet; it tells nobody twice. */
+	if (ring->used && ring->role == DAEMON_PRIMARY)
+		disarm_bell(ring);
+}
+
 static int step_primary(struct daemon *d, struct daemon_ring *ring)
 {
 	bool halted = ring->primary.halted;
-	int limit_ms, more;
+	int more;
 
 	daemon_epochs_attach_journal(ring);
-
+	read_acks(d, ring);
 	/* Armed before the look, so that no publish goes unseen. */
-	limit_ms = petal_doorbell_arm_fd(&ring->log.marks->node_bell);
-	ring->nap_ns = limit_ms < 0 ? PETAL_CLOCK_NEVER
-				    : d->now_ns + PETAL_MS(limit_ms);
+	arm_bell(d, ring);
 	more = petal_primary_step(&ring->primary, d->now_ns);
-	if (more > 0) {
-		/* Nobody sleeps now, so nobody shall ring, nor we pay. */
-		petal_doorbell_disarm(&ring->log.marks->node_bell);
-		ring->nap_ns = PETAL_CLOCK_NEVER;
-	}
+	/* Nobody sleeps now, so nobody shall ring, nor we pay. */
+	if (more > 0)
+		disarm_bell(ring);
 	if (more < 0 && !halted) {
 		daemon_rings_signal_all(ring);
 		fprintf(stderr,
@@ -512,6 +587,27 @@ int daemon_rings_step(struct daemon *d)
 		}
 	}
 	return more;
+}
+
+/*
+ * Whether bytes have come since the step: petal_wire_arm() moves them, too, and
+ * no descriptor tells of them any more.
+ */
+bool daemon_rings_news(struct daemon *d)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < DAEMON_SLOTS_MAX && !any; i++) {
+		struct daemon_ring *ring = &d->rings[i];
+
+		if (!daemon_rings_is_current(ring))
+			continue;
+		if (ring->role == DAEMON_PRIMARY)
+			any = petal_primary_news(&ring->primary);
+		else if (ring->role == DAEMON_BACKUP)
+			any = petal_backup_news(&ring->backup);
+	}
+	return any;
 }
 
 static uint64_t primary_next_ns(const struct daemon_ring *ring)

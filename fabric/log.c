@@ -9,7 +9,7 @@
 #include "shm/error.h"
 
 #define LOG_MAGIC UINT64_C(0x31676f6c6c617465)
-#define LOG_VERSION 1u
+#define LOG_VERSION 2u
 #define PAGE UINT64_C(4096)
 
 /* Geometry as it lies in the segment; offsets are from the body. */

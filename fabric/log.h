@@ -12,6 +12,7 @@
 #include "actors/queue.h"
 #include "rings/doorbell.h"
 #include "rings/mpsc.h"
+#include "rings/record.h"
 #include "shm/segment.h"
 
 /**
@@ -39,7 +40,12 @@
  *    [OUTCOME] the replicator stores an outcome, then accepted_sequence
  *              (release) -> its producer loads accepted_sequence (acquire)
  *    [MARK]    the replicator stores level_pos (release) -> waiters load it
- *              (acquire), by the marks bell
+ *              (acquire), by their bell
+ *    [WAKE]    of rings/doorbell.h, for an owner's word as well as its bell: the
+ *              owner stores wait, then arms; the replicator stores level_pos,
+ *              then the light half, then it loads both. What it sees of an
+ *              older wait may keep it from ringing only where a waiter that
+ *              does not make the barrier naps
  *    An ack or orders line has no order at all: a wire reads it part by part,
  *    while its writer may store the next, and lands it part by part. So it
  *    carries a check of its words, and a reader takes all of them or none.
@@ -83,7 +89,7 @@ struct petal_log_marks {
 
 	alignas(64) _Atomic uint64_t level_pos[PETAL_LEVEL_COUNT];
 
-	/* Producers that wait for a level sleep here. */
+	/* Who waits for room, or for messages to be done, sleeps here. */
 	alignas(64) struct petal_doorbell bell;
 
 	/* Rung by producers: the replicator's event loop sleeps on its fd. */
@@ -121,13 +127,22 @@ struct petal_log_owner {
 	_Atomic uint64_t signal_pos; /* the producer: signal at this, 0 none */
 	_Atomic uint32_t signal_level;
 	uint32_t reserved[11];
+
+	/*
+	 * The producer sleeps here until a level has come as far as this word
+	 * says, which petal_log_wait() makes; or until it was refused.
+	 */
+	alignas(64) _Atomic uint64_t wait;
+	struct petal_doorbell bell;
+	uint64_t reserved_line[6];
+
 	struct petal_log_outcome outcomes[PETAL_LOG_WINDOW];
 };
 
 static_assert(sizeof(struct petal_log_marks) == 256, "layout");
 static_assert(sizeof(struct petal_log_ack) == 64, "layout");
 static_assert(sizeof(struct petal_log_orders) == 64, "layout");
-static_assert(sizeof(struct petal_log_owner) == 64 + 8 * PETAL_LOG_WINDOW,
+static_assert(sizeof(struct petal_log_owner) == 128 + 8 * PETAL_LOG_WINDOW,
 	      "layout");
 
 /* One process's view of a log. Geometry is a private copy. */
@@ -193,10 +208,30 @@ static inline uint64_t petal_log_run(const struct petal_log *log, uint64_t pos,
 	return end - pos < left ? end - pos : left;
 }
 
+/*
+ * What an owner waits for, in one word, so that it is never half of two. A
+ * position that is not aligned is rounded down: it is rung for too early.
+ */
+static inline uint64_t petal_log_wait(uint64_t pos, enum petal_level level)
+{
+	return (pos & ~(uint64_t)(PETAL_RECORD_ALIGN - 1)) | (uint64_t)level;
+}
+
+static inline bool petal_log_waited(const struct petal_log_marks *marks,
+				    uint64_t wait)
+{
+	uint64_t level = wait & (PETAL_RECORD_ALIGN - 1);
+
+	return level < PETAL_LEVEL_COUNT &&
+	       atomic_load_explicit(&marks->level_pos[level],
+				    memory_order_relaxed) >= wait - level;
+}
+
 /* The words of an acks or orders line. */
 struct petal_log_line {
 	uint64_t words[3]; /* in their order in the structure */
 };
+#define PETAL_LOG_LINE_BYTES 32u /* of the line: they and their check */
 #define PETAL_LOG_DISK_FAILED UINT64_C(1) /* in the third word of an ack */
 
 /**

@@ -13,7 +13,6 @@
 #include "fabric/primary.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 
 #include "fabric/primary_private.h"
@@ -62,6 +61,7 @@ static int judge_content(struct petal_primary *p,
 	return 0;
 }
 
+/* A refusal is the end of a wait, at whatever level. */
 static void tell(struct petal_primary *p, uint32_t owner, uint64_t sequence,
 		 int64_t outcome)
 {
@@ -72,6 +72,8 @@ static void tell(struct petal_primary *p, uint32_t owner, uint64_t sequence,
 	/* [OUTCOME] The outcome is there before its sequence is. */
 	atomic_store_explicit(&line->accepted_sequence, sequence,
 			      memory_order_release);
+	if (outcome < 0)
+		petal_doorbell_ring(&line->bell, PETAL_DOORBELL_ALL);
 }
 
 /*
@@ -148,12 +150,23 @@ static void accept_one(struct petal_primary *p,
 		     err < 0 ? err : (int64_t)p->accepted.lsn);
 }
 
+/* Nothing will come any more: all who wait look at the state. */
+static void end(struct petal_primary *p, enum petal_log_state state)
+{
+	atomic_store_explicit(&p->log->marks->state, state,
+			      memory_order_relaxed);
+	petal_doorbell_ring(&p->log->marks->bell, PETAL_DOORBELL_ALL);
+	for (uint32_t i = 1; i < PETAL_LOG_OWNERS; i++) {
+		if (p->owners[i].attached)
+			petal_doorbell_ring(&p->log->owners[i].bell,
+					    PETAL_DOORBELL_ALL);
+	}
+}
+
 static void halt(struct petal_primary *p)
 {
 	p->halted = true;
-	atomic_store_explicit(&p->log->marks->state, PETAL_LOG_HALTED,
-			      memory_order_relaxed);
-	petal_doorbell_ring(&p->log->marks->bell, INT_MAX);
+	end(p, PETAL_LOG_HALTED);
 }
 
 static void note_stall(struct petal_primary *p, bool pending, uint64_t now_ns)
@@ -252,27 +265,42 @@ static bool raise_level(struct petal_primary *p, enum petal_level level,
 	return true;
 }
 
-static void signal_owners(struct petal_primary *p)
+static void signal_owner(struct petal_primary *p, uint32_t i)
+{
+	struct petal_log_owner *line = &p->log->owners[i];
+	uint64_t pos =
+		atomic_load_explicit(&line->signal_pos, memory_order_seq_cst);
+	uint32_t level =
+		atomic_load_explicit(&line->signal_level, memory_order_relaxed);
+
+	if (pos == 0 || level >= PETAL_LEVEL_COUNT ||
+	    atomic_load_explicit(&p->log->marks->level_pos[level],
+				 memory_order_relaxed) < pos)
+		return;
+	atomic_compare_exchange_strong_explicit(&line->signal_pos, &pos, 0,
+						memory_order_relaxed,
+						memory_order_relaxed);
+	p->port.signal(p->port.self, i);
+}
+
+/*
+ * Who has what it waits for, and nobody else: to be woken for each level that is
+ * on the way costs two processes a switch.
+ */
+static void tell_owners(struct petal_primary *p)
 {
 	for (uint32_t i = 1; i < PETAL_LOG_OWNERS; i++) {
 		struct petal_log_owner *line = &p->log->owners[i];
-		uint64_t pos;
-		uint32_t level;
 
 		if (!p->owners[i].attached)
 			continue;
-		pos = atomic_load_explicit(&line->signal_pos,
-					   memory_order_seq_cst);
-		level = atomic_load_explicit(&line->signal_level,
-					     memory_order_relaxed);
-		if (pos == 0 || level >= PETAL_LEVEL_COUNT ||
-		    atomic_load_explicit(&p->log->marks->level_pos[level],
-					 memory_order_relaxed) < pos)
-			continue;
-		atomic_compare_exchange_strong_explicit(&line->signal_pos, &pos,
-							0, memory_order_relaxed,
-							memory_order_relaxed);
-		p->port.signal(p->port.self, i);
+		/* [WAKE] The marks are stored before its word is loaded. */
+		petal_barrier_light();
+		if (petal_log_waited(p->log->marks,
+				     atomic_load_explicit(&line->wait,
+							  memory_order_relaxed)))
+			petal_doorbell_ring(&line->bell, PETAL_DOORBELL_ALL);
+		signal_owner(p, i);
 	}
 }
 
@@ -303,8 +331,8 @@ static void mark(struct petal_primary *p)
 	moved |= raise_level(p, PETAL_LEVEL_DISK3, disk[2]);
 	if (!moved)
 		return;
-	petal_doorbell_ring(&p->log->marks->bell, INT_MAX);
-	signal_owners(p);
+	petal_doorbell_ring(&p->log->marks->bell, PETAL_DOORBELL_ALL);
+	tell_owners(p);
 }
 
 /* Owners. */
@@ -323,6 +351,7 @@ int petal_primary_attach(struct petal_primary *p, uint32_t owner,
 	atomic_store_explicit(&line->accepted_sequence, 0,
 			      memory_order_relaxed);
 	atomic_store_explicit(&line->signal_pos, 0, memory_order_relaxed);
+	atomic_store_explicit(&line->wait, 0, memory_order_relaxed);
 	return 0;
 }
 
@@ -449,11 +478,8 @@ int petal_primary_expel(struct petal_primary *p, uint32_t *ret_owner)
 void petal_primary_depose(struct petal_primary *p)
 {
 	p->deposed = true;
-	if (p->halted)
-		return;
-	atomic_store_explicit(&p->log->marks->state, PETAL_LOG_CLOSED,
-			      memory_order_relaxed);
-	petal_doorbell_ring(&p->log->marks->bell, INT_MAX);
+	if (!p->halted)
+		end(p, PETAL_LOG_CLOSED);
 }
 
 static int take_over(struct petal_primary *p, const struct petal_recovery *r)

@@ -50,10 +50,11 @@ struct petal_primary_port {
 	void *self;
 	/*
 	 * Write [pos, pos + length) to the same offsets of a member's data; it
-	 * does not wrap. petal_primary_wrote() follows. 0, or -EAGAIN.
+	 * does not wrap. If @told, petal_primary_wrote() follows, when this
+	 * write and all to that member before it are over. 0, or -EAGAIN.
 	 */
-	int (*write)(void *self, unsigned member, uint64_t pos,
-		     uint64_t length);
+	int (*write)(void *self, unsigned member, uint64_t pos, uint64_t length,
+		     bool told);
 	/* Write our orders line to a member's. Nothing follows. */
 	void (*order)(void *self, unsigned member);
 	/* Journal whole records; petal_primary_journaled() follows. */
@@ -71,8 +72,9 @@ struct petal_primary_member {
 	bool voter;   /* its incarnation is the configuration's (I10) */
 	bool whole;   /* has had all that was accepted as it joined */
 	bool asked;   /* admit was called */
-	bool disk_failed; /* its journal is frozen: nothing waits for it */
-	unsigned writes;  /* in flight */
+	bool disk_failed;      /* its journal is frozen: nothing waits for it */
+	unsigned writes;       /* in flight, and told of */
+	uint64_t untold_bytes; /* sent since the last of these */
 	uint64_t sent_pos;
 	uint64_t part_end_pos; /* of a record that goes out in parts, or 0 */
 	uint64_t wrote_pos;
@@ -290,14 +292,14 @@ void petal_primary_exclude(struct petal_primary *primary, unsigned member);
 bool petal_primary_covered(const struct petal_primary *primary);
 
 /**
- * petal_primary_wrote() - a write that the port started has ended
+ * petal_primary_wrote() - a write that is told of has ended
  * @end_pos: no write under way reads from before; 0 when it failed
  */
 void petal_primary_wrote(struct petal_primary *primary, unsigned member,
 			 uint64_t end_pos);
 
 /**
- * petal_primary_acked() - a member's acknowledgement line has changed
+ * petal_primary_acked() - a member's acknowledgement line may have changed
  *
  * One-sided writes may overtake each other, and be seen half landed: a line
  * that goes back is old news and changes nothing.
@@ -306,6 +308,11 @@ void petal_primary_wrote(struct petal_primary *primary, unsigned member,
  * caller drops the member.
  */
 int petal_primary_acked(struct petal_primary *primary, unsigned member);
+
+/**
+ * petal_primary_news() - whether an attached member's line says something new
+ */
+bool petal_primary_news(const struct petal_primary *primary);
 
 /**
  * petal_primary_journaled() - our own journal has taken records

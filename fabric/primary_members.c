@@ -12,6 +12,7 @@
 
 #define WRITES_MAX 4u
 #define WRITE_BYTES_MAX (UINT64_C(256) << 10)
+#define UNTOLD_BYTES_MAX (UINT64_C(64) << 10)
 
 /* What goes out next: so many bytes, and where to go on after them. */
 struct piece {
@@ -88,6 +89,22 @@ static bool may_send(const struct petal_primary *p,
 		piece->next_pos <= member->disk_pos + lap);
 }
 
+/*
+ * To be told of a write takes an answer, which wakes us; and all that we want to
+ * know is when bytes may be overwritten, and that not too many are under way.
+ * What is released goes in larger steps than what is untold.
+ */
+static bool is_told(const struct petal_primary *p,
+		    const struct petal_primary_member *member,
+		    const struct piece *piece)
+{
+	uint64_t most = p->log->geometry.data_bytes / 128;
+
+	if (most > UNTOLD_BYTES_MAX)
+		most = UNTOLD_BYTES_MAX;
+	return member->untold_bytes + piece->length >= most;
+}
+
 static void send_to(struct petal_primary *p, unsigned i)
 {
 	struct petal_primary_member *member = &p->members[i];
@@ -96,14 +113,17 @@ static void send_to(struct petal_primary *p, unsigned i)
 	       member->writes < WRITES_MAX &&
 	       member->sent_pos < p->accepted.pos) {
 		struct piece piece = next_piece(p, member);
+		bool told = is_told(p, member, &piece);
 
 		if (!may_send(p, member, &piece) ||
 		    p->port.write(p->port.self, i, member->sent_pos,
-				  piece.length) < 0)
+				  piece.length, told) < 0)
 			return;
 		member->sent_pos = piece.next_pos;
 		member->part_end_pos = piece.part_end_pos;
-		member->writes++;
+		member->untold_bytes =
+			told ? 0 : member->untold_bytes + piece.length;
+		member->writes += told;
 		p->counts.writes++;
 		p->counts.write_bytes += piece.length;
 	}
@@ -124,7 +144,7 @@ void petal_primary_wrote(struct petal_primary *p, unsigned i, uint64_t end_pos)
 	if (member->writes > 0)
 		member->writes--;
 	/* The last one may have stopped short of a padding that is not sent. */
-	if (member->writes == 0)
+	if (member->writes == 0 && member->untold_bytes == 0)
 		member->wrote_pos = member->sent_pos;
 	else if (end_pos > member->wrote_pos)
 		member->wrote_pos = end_pos;
@@ -153,6 +173,30 @@ int petal_primary_acked(struct petal_primary *p, unsigned i)
 	member->disk_failed = line.words[2] & PETAL_LOG_DISK_FAILED;
 	member->whole |= member->memory_pos >= member->joined_pos;
 	return 0;
+}
+
+/* What the third word of a member's line was, when we looked. */
+static uint64_t told_words(const struct petal_primary_member *member)
+{
+	return member->told_trim_pos |
+	       (member->disk_failed ? PETAL_LOG_DISK_FAILED : 0);
+}
+
+bool petal_primary_news(const struct petal_primary *p)
+{
+	struct petal_log_line line;
+
+	for (unsigned i = 0; i < PETAL_LOG_MEMBERS; i++) {
+		const struct petal_primary_member *member = &p->members[i];
+
+		if (member->attached &&
+		    petal_log_line_read(&p->log->acks[i], &line) &&
+		    (line.words[0] > member->memory_pos ||
+		     line.words[1] > member->disk_pos ||
+		     line.words[2] > told_words(member)))
+			return true;
+	}
+	return false;
 }
 
 /* Whether a log that ends like theirs is a prefix of what we retain. */
@@ -201,6 +245,7 @@ void petal_primary_leave(struct petal_primary *p, unsigned i)
 	p->members[i].attached = false;
 	p->members[i].asked = false;
 	p->members[i].writes = 0;
+	p->members[i].untold_bytes = 0;
 }
 
 void petal_primary_admitted(struct petal_primary *p, unsigned i)

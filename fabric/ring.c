@@ -343,12 +343,25 @@ static int reached(struct petal_ring *ring,
 	return mark >= ticket->end_pos ? 0 : 1;
 }
 
+static struct petal_doorbell *own_bell(const struct petal_ring *ring)
+{
+	return &ring->log.owners[ring->owner].bell;
+}
+
+/* First what for, then that we sleep: see [WAKE] in fabric/log.h. */
+static uint32_t arm_for(const struct petal_ring *ring, uint64_t pos,
+			enum petal_level level)
+{
+	atomic_store_explicit(&ring->log.owners[ring->owner].wait,
+			      petal_log_wait(pos, level), memory_order_relaxed);
+	return petal_doorbell_arm(own_bell(ring));
+}
+
 int petal_ring_wait(struct petal_ring *ring,
 		    const struct petal_ring_ticket *ticket,
 		    enum petal_level level, uint64_t deadline_ns,
 		    uint64_t *ret_lsn)
 {
-	struct petal_doorbell *bell = &ring->log.marks->bell;
 	uint64_t lsn = 0;
 	uint32_t seen;
 	int err;
@@ -358,11 +371,11 @@ int petal_ring_wait(struct petal_ring *ring,
 	err = level == PETAL_LEVEL_NONE ? 0
 					: reached(ring, ticket, level, &lsn);
 	while (err == 1) {
-		seen = petal_doorbell_arm(bell);
+		seen = arm_for(ring, ticket->end_pos, level);
 		err = reached(ring, ticket, level, &lsn);
 		if (err != 1)
 			break;
-		err = sleep_on(ring, bell, seen, deadline_ns);
+		err = sleep_on(ring, own_bell(ring), seen, deadline_ns);
 		if (err == 0)
 			err = reached(ring, ticket, level, &lsn);
 	}
@@ -374,17 +387,16 @@ int petal_ring_wait(struct petal_ring *ring,
 static int wait_pos(struct petal_ring *ring, uint64_t pos,
 		    enum petal_level level, uint64_t deadline_ns)
 {
-	struct petal_doorbell *bell = &ring->log.marks->bell;
 	_Atomic uint64_t *mark = &ring->log.marks->level_pos[level];
 	uint32_t seen;
 	int err = 0;
 
 	while (err == 0 &&
 	       atomic_load_explicit(mark, memory_order_relaxed) < pos) {
-		seen = petal_doorbell_arm(bell);
+		seen = arm_for(ring, pos, level);
 		if (atomic_load_explicit(mark, memory_order_relaxed) >= pos)
 			break;
-		err = sleep_on(ring, bell, seen, deadline_ns);
+		err = sleep_on(ring, own_bell(ring), seen, deadline_ns);
 	}
 	return err;
 }

@@ -111,12 +111,14 @@ static struct flight *flight_new(struct slot *s, enum flight_kind kind,
 }
 
 static int port_write(void *self, unsigned member, uint64_t pos,
-		      uint64_t length)
+		      uint64_t length, bool told)
 {
 	struct flight *f = flight_new(self, WRITE, member);
 
 	if (f == NULL)
 		return -EAGAIN;
+	f->told = told;
+	f->number = heirs_current->writes++;
 	f->pos = pos;
 	f->length = length;
 	return 0;

@@ -91,7 +91,9 @@ struct flight {
 	unsigned from, to;
 	uint64_t from_generation, to_generation;
 	uint64_t pos, length, done;
-	unsigned line; /* of an ack */
+	uint64_t number; /* of a write */
+	bool told;       /* its end is heard of */
+	unsigned line;   /* of an ack */
 };
 
 struct member {
@@ -121,6 +123,7 @@ struct heirs {
 	uint64_t random, seed, now_ns;
 	uint64_t step;
 	uint64_t generations;
+	uint64_t writes; /* of all slots */
 	struct config registry;
 	struct member members[HEIRS_MEMBERS];
 	struct slot slots[SLOTS];

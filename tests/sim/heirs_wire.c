@@ -110,13 +110,38 @@ static void flight_copy(struct flight *f, void *to, const void *from,
 	f->done += bytes;
 }
 
+static bool is_before(const struct flight *f, const struct flight *told)
+{
+	return f->used && f->kind == WRITE && !f->told &&
+	       f->from_generation == told->from_generation &&
+	       f->to == told->to && f->number < told->number;
+}
+
+/* A write that is told of ends after those that were not, before it. */
+static void flight_end_before(struct heirs *h, const struct flight *told,
+			      const struct slot *s, const struct slot *to)
+{
+	for (unsigned i = 0; i < FLIGHTS; i++) {
+		struct flight *f = &h->flights[i];
+
+		if (!is_before(f, told))
+			continue;
+		if (to != NULL && to->has_log)
+			flight_copy(f, petal_log_at(&to->log, f->pos),
+				    petal_log_at(&s->log, f->pos), UINT64_MAX);
+		f->used = false;
+	}
+}
+
 static void flight_end(struct heirs *h, struct flight *f, bool good)
 {
 	struct slot *s = heirs_slot_of(h, f->from_generation);
 	struct slot *to = heirs_slot_of(h, f->to_generation);
 
 	f->used = false;
-	if (f->kind == WRITE && s != NULL) {
+	if (f->kind == WRITE && f->told && s != NULL) {
+		if (good)
+			flight_end_before(h, f, s, to);
 		uint64_t end_pos = good ? f->pos + f->length : 0;
 
 		for (unsigned i = 0; i < FLIGHTS; i++) {

@@ -152,8 +152,18 @@ static unsigned flight_count(const struct trio *t, enum trio_kind kind,
 	return count;
 }
 
+static unsigned told_count(const struct trio *t, unsigned member)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < TRIO_FLIGHTS; i++)
+		count += t->flights[i].used && t->flights[i].told &&
+			 t->flights[i].member == member;
+	return count;
+}
+
 static int port_write(void *self, unsigned member, uint64_t pos,
-		      uint64_t length)
+		      uint64_t length, bool told)
 {
 	struct trio *t = self;
 	struct trio_flight *flight;
@@ -161,12 +171,15 @@ static int port_write(void *self, unsigned member, uint64_t pos,
 	assert_true(t->members[member].linked);
 	assert_true(length > 0 && length % PETAL_RECORD_ALIGN == 0);
 	assert_int_equal(petal_log_run(&t->log, pos, pos + length), length);
-	assert_true(flight_count(t, TRIO_WRITE, member) < 8);
-	if (petal_test_random(&t->random) % 8 == 0)
+	assert_true(told_count(t, member) < 4);
+	if (flight_count(t, TRIO_WRITE, member) >= 8 ||
+	    petal_test_random(&t->random) % 8 == 0)
 		return -EAGAIN;
 	flight = flight_add(t, TRIO_WRITE, member);
 	if (flight == NULL)
 		return -EAGAIN;
+	flight->told = told;
+	flight->number = t->writes++;
 	flight->pos = pos;
 	flight->length = length;
 	flight->scattered = !t->stream &&
@@ -355,7 +368,7 @@ void trio_cut(struct trio *t, unsigned i)
 		if (!flight->used || flight->member != i ||
 		    flight->kind == TRIO_ADMIT)
 			continue;
-		if (flight->kind == TRIO_WRITE)
+		if (flight->told)
 			petal_primary_wrote(&t->primary, i, 0);
 		flight->used = false;
 	}
@@ -525,6 +538,27 @@ static uint64_t wrote_pos(struct trio *t, unsigned member, uint64_t end_pos)
 	return oldest != NULL && oldest->pos < end_pos ? oldest->pos : end_pos;
 }
 
+/* A write that is told of ends after those that were not, before it. */
+static void write_complete(struct trio *t, const struct trio_flight *flight)
+{
+	if (!flight->told)
+		return;
+	for (unsigned i = 0; i < TRIO_FLIGHTS; i++) {
+		struct trio_flight *other = &t->flights[i];
+
+		if (!other->used || other->kind != TRIO_WRITE || other->told ||
+		    other->member != flight->member ||
+		    other->number > flight->number)
+			continue;
+		if (!other->landed)
+			deliver_write(t, other, UINT64_MAX);
+		other->used = false;
+	}
+	petal_primary_wrote(&t->primary, flight->member,
+			    wrote_pos(t, flight->member,
+				      flight->pos + flight->length));
+}
+
 void trio_complete(struct trio *t, struct trio_flight *flight)
 {
 	if (!flight->used || !flight->landed)
@@ -532,9 +566,7 @@ void trio_complete(struct trio *t, struct trio_flight *flight)
 	flight->used = false;
 	switch (flight->kind) {
 	case TRIO_WRITE:
-		petal_primary_wrote(&t->primary, flight->member,
-				    wrote_pos(t, flight->member,
-					      flight->pos + flight->length));
+		write_complete(t, flight);
 		break;
 	case TRIO_ACK:
 		if (petal_primary_acked(&t->primary, flight->member) < 0) {

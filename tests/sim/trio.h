@@ -46,7 +46,9 @@ struct trio_flight {
 	bool landed;    /* all of it, and its completion is not told yet */
 	bool scattered; /* lines arrive in any order, else bytes in theirs */
 	enum trio_kind kind;
+	bool told; /* a write whose end the primary hears of */
 	unsigned member;
+	uint64_t number; /* of a write */
 	uint64_t pos;
 	uint64_t length;
 	uint64_t done; /* bytes */
@@ -104,6 +106,7 @@ struct trio {
 	bool hold_disk[PETAL_LOG_MEMBERS];
 	bool stream; /* no write is scattered */
 	unsigned bad_acks;
+	uint64_t writes;
 	uint64_t signals;
 	uint64_t levels[PETAL_LEVEL_COUNT]; /* at the last check */
 	uint64_t sessions;

@@ -69,9 +69,40 @@ static void layout__is_what_other_builds_expect(void **state)
 	assert_int_equal(offsetof(struct petal_log_ack, disk_pos), 8);
 	assert_int_equal(offsetof(struct petal_log_ack, trim_pos), 16);
 	assert_int_equal(offsetof(struct petal_log_orders, visible_pos), 8);
-	assert_int_equal(offsetof(struct petal_log_owner, outcomes), 64);
+	assert_int_equal(offsetof(struct petal_log_owner, wait), 64);
+	assert_int_equal(offsetof(struct petal_log_owner, bell), 72);
+	assert_int_equal(offsetof(struct petal_log_owner, outcomes), 128);
 	assert_int_equal(sizeof(struct petal_log_owner),
-			 64 + 8 * PETAL_LOG_WINDOW);
+			 128 + 8 * PETAL_LOG_WINDOW);
+}
+
+static void wait__is_over_when_its_level_is_there(void **state)
+{
+	static struct petal_log_marks marks;
+	static const uint64_t places[] = { 64, UINT64_C(1) << 32,
+					   (UINT64_C(1) << 63) + 640 };
+
+	(void)state;
+	assert_true(petal_log_waited(&marks, 0));
+	/* No level has such a number: whoever writes nonsense is not rung for. */
+	assert_false(petal_log_waited(&marks, PETAL_LEVEL_COUNT));
+	assert_false(petal_log_waited(&marks, UINT64_MAX));
+	for (unsigned i = 0; i < 3; i++) {
+		for (enum petal_level level = 0; level < PETAL_LEVEL_COUNT;
+		     level++) {
+			uint64_t wait = petal_log_wait(places[i], level);
+
+			memset((void *)marks.level_pos, 0xff,
+			       sizeof(marks.level_pos));
+			atomic_store(&marks.level_pos[level], places[i] - 64);
+			assert_false(petal_log_waited(&marks, wait));
+			atomic_store(&marks.level_pos[level], places[i]);
+			assert_true(petal_log_waited(&marks, wait));
+			/* Rather too early. */
+			wait = petal_log_wait(places[i] + 63, level);
+			assert_true(petal_log_waited(&marks, wait));
+		}
+	}
 }
 
 static void geometry__table_of_shapes(void **state)
@@ -305,6 +336,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(layout__is_what_other_builds_expect),
+		cmocka_unit_test(wait__is_over_when_its_level_is_there),
 		cmocka_unit_test(geometry__table_of_shapes),
 		cmocka_unit_test(open__queue_without_a_name_is_refused),
 		TEST(attach__sees_the_same_log),

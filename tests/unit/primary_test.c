@@ -1592,6 +1592,144 @@ static void signal__owner_is_told_when_its_level_is_reached(void **state)
 	assert_int_equal(f->t.signals, 1);
 }
 
+static bool rang(struct petal_log_owner *line, uint32_t *seen)
+{
+	uint32_t before = *seen;
+
+	*seen = petal_load(&line->bell.sequence, PETAL_RELAXED);
+	return *seen != before;
+}
+
+static void bell__rings_for_the_level_that_its_owner_waits_for(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_log_owner *line = &f->t.log.owners[1];
+	uint32_t seen = 0;
+
+	put(f, WORK, "wait for me");
+	atomic_store(&line->wait, petal_log_wait(end_of(f), PETAL_LEVEL_MEM3));
+	petal_doorbell_arm(&line->bell);
+	f->t.hold[TRIO_ACK][2] = true;
+	trio_rest(&f->t);
+	assert_true(reached(f, PETAL_LEVEL_MEM2));
+	assert_false(rang(line, &seen));
+	f->t.hold[TRIO_ACK][2] = false;
+	trio_rest(&f->t);
+	assert_true(rang(line, &seen));
+	/* It does not sleep any more. */
+	put(f, WORK, "and no more");
+	trio_rest(&f->t);
+	assert_false(rang(line, &seen));
+}
+
+static void bell__rings_for_a_refusal_at_once(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_log_owner *line = &f->t.log.owners[1];
+	uint32_t seen = 0;
+
+	trio_cut(&f->t, 1);
+	trio_cut(&f->t, 2);
+	atomic_store(&line->wait,
+		     petal_log_wait(UINT64_C(1) << 40, PETAL_LEVEL_DISK3));
+	petal_doorbell_arm(&line->bell);
+	assert_true(put(f, 99, "for no queue of ours") < 0);
+	assert_true(rang(line, &seen));
+}
+
+static void bell__rings_when_nothing_will_come(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_log_owner *line = &f->t.log.owners[1];
+	uint32_t seen = 0;
+
+	atomic_store(&line->wait,
+		     petal_log_wait(UINT64_C(1) << 40, PETAL_LEVEL_DISK3));
+	petal_doorbell_arm(&line->bell);
+	petal_primary_depose(&f->t.primary);
+	assert_true(rang(line, &seen));
+}
+
+/* ---- news ---- */
+
+static void news__are_what_a_step_would_find(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_backup *b = &f->t.members[1].backup;
+	struct trio_flight *flight;
+
+	assert_false(petal_backup_news(b));
+	put(f, WORK, "new");
+	flight = trio_find(&f->t, TRIO_WRITE, 1);
+	while (flight == NULL) {
+		trio_step(&f->t);
+		flight = trio_find(&f->t, TRIO_WRITE, 1);
+	}
+	assert_false(petal_backup_news(b));
+	trio_deliver(&f->t, flight, UINT64_MAX);
+	assert_true(petal_backup_news(b));
+	petal_backup_step(b);
+	assert_false(petal_backup_news(b));
+	assert_false(petal_primary_news(&f->t.primary));
+	flight = trio_find(&f->t, TRIO_ACK, 1);
+	assert_non_null(flight);
+	trio_deliver(&f->t, flight, UINT64_MAX);
+	assert_true(petal_primary_news(&f->t.primary));
+	assert_ok(petal_primary_acked(&f->t.primary, 1));
+	assert_false(petal_primary_news(&f->t.primary));
+}
+
+static void news__order_to_trim_is_one(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_backup *b = &f->t.members[1].backup;
+	struct petal_log_line line = { { b->cursor.pos, 0, 0 } };
+
+	assert_false(petal_backup_news(b));
+	petal_log_line_write(b->log->orders, &line);
+	assert_int_equal(petal_backup_news(b), b->cursor.pos > b->trim_pos);
+	put(f, WORK, "more");
+	trio_rest(&f->t);
+	line.words[0] = b->cursor.pos;
+	petal_log_line_write(b->log->orders, &line);
+	assert_true(petal_backup_news(b));
+	/* No place at all. */
+	line.words[0] = b->cursor.pos - 1;
+	petal_log_line_write(b->log->orders, &line);
+	assert_false(petal_backup_news(b));
+	/* Beyond what is there: all that is there. */
+	line.words[0] = b->cursor.pos + 4096;
+	petal_log_line_write(b->log->orders, &line);
+	assert_true(petal_backup_news(b));
+	petal_backup_step(b);
+	assert_int_equal(b->trim_pos, b->cursor.pos);
+	assert_false(petal_backup_news(b));
+}
+
+static void space__orders_may_be_ahead_of_a_slow_backup_for_ever(void **state)
+{
+	struct fixture *f = *state;
+	static const uint8_t bytes[1000];
+
+	f->t.hold[TRIO_WRITE][2] = true;
+	while (end_of(f) < 3 * DATA_BYTES) {
+		struct trio_flight *flight = trio_find(&f->t, TRIO_WRITE, 2);
+		uint64_t pos = f->t.members[2].backup.cursor.pos;
+
+		/* It gets the record before when it hears of this one. */
+		assert_true(trio_put(&f->source, 0, bytes, sizeof(bytes)) > 0);
+		f->t.now_ns += PETAL_MS(60);
+		trio_rest(&f->t);
+		if (flight == NULL)
+			continue;
+		trio_deliver(&f->t, flight, UINT64_MAX);
+		trio_complete(&f->t, flight);
+		trio_rest(&f->t);
+		assert_true(f->t.members[2].backup.cursor.pos > pos);
+		assert_true(f->t.members[2].backup.cursor.pos < end_of(f));
+	}
+}
+
 /* ---- nonsense ---- */
 
 static void halt__garbage_instead_of_a_record_stops_the_ring(void **state)
@@ -1702,6 +1840,7 @@ int main(void)
 		TEST(space__backup_without_a_disk_holds_the_producer_back_too),
 		TEST(space__backup_that_is_away_holds_nobody_back),
 		TEST(space__write_under_way_keeps_its_bytes),
+		TEST(space__orders_may_be_ahead_of_a_slow_backup_for_ever),
 		TEST(space__waits_for_the_disk_of_an_attached_backup),
 		cmocka_unit_test(step__batch_for_the_disk_is_bounded),
 		TEST(join__backup_with_its_memory_goes_on_where_it_was),
@@ -1737,6 +1876,11 @@ int main(void)
 		TEST(disk__failure_of_a_backup_is_told_without_a_record),
 		TEST(disk__batch_from_before_a_new_start_does_not_count),
 		TEST(signal__owner_is_told_when_its_level_is_reached),
+		TEST(bell__rings_for_the_level_that_its_owner_waits_for),
+		TEST(bell__rings_for_a_refusal_at_once),
+		TEST(bell__rings_when_nothing_will_come),
+		TEST(news__are_what_a_step_would_find),
+		TEST(news__order_to_trim_is_one),
 		TEST(halt__garbage_instead_of_a_record_stops_the_ring),
 		TEST(backup__garbage_in_its_memory_is_never_counted),
 		cmocka_unit_test_teardown(

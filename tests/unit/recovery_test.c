@@ -260,12 +260,14 @@ static void cut__nothing_is_left_beyond_the_seal(void **state)
 	assert_null(r.log);
 }
 
-static int no_write(void *self, unsigned member, uint64_t pos, uint64_t length)
+static int no_write(void *self, unsigned member, uint64_t pos, uint64_t length,
+		    bool told)
 {
 	(void)self;
 	(void)member;
 	(void)pos;
 	(void)length;
+	(void)told;
 	return -EAGAIN;
 }
 
