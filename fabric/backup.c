@@ -14,6 +14,7 @@ void petal_backup_open(struct petal_backup *b, struct petal_log *log,
 	b->port = *port;
 	b->self = self;
 	b->exact = true;
+	b->looked_pos = UINT64_MAX;
 }
 
 /* Copy a range into the data area, over its end if need be. */
@@ -61,15 +62,26 @@ static bool rest_has_landed(const void *bytes, uint64_t extent)
 	return used == extent;
 }
 
+static bool is_long(const struct petal_backup *b, uint64_t pos)
+{
+	const struct petal_record *record = (void *)petal_log_at(b->log, pos);
+
+	return __atomic_load_n(&record->length, __ATOMIC_RELAXED) >=
+	       PETAL_LOG_LONG_BYTES;
+}
+
 /* 0 and where it ends, 1 when it is not there, or -PETAL_ECORRUPT. */
 static int check_at(const struct petal_backup *b, uint64_t to_pos,
 		    struct petal_record_cursor *next)
 {
 	const void *bytes = petal_log_at(b->log, next->pos);
 	uint64_t pos = next->pos;
-	int outcome = petal_record_check(
-		bytes, petal_log_run(b->log, pos, to_pos), next);
+	int outcome;
 
+	if (pos == b->looked_pos && is_long(b, pos))
+		return 1;
+	outcome = petal_record_check(bytes, petal_log_run(b->log, pos, to_pos),
+				     next);
 	if (outcome != 0)
 		return outcome;
 	return rest_has_landed(bytes, next->pos - pos) ? 0 : 1;
@@ -82,6 +94,7 @@ static int check_next(struct petal_backup *b, uint64_t to_pos)
 		(void *)petal_log_at(b->log, next.pos);
 	int outcome = check_at(b, to_pos, &next);
 
+	b->looked_pos = outcome == 1 ? b->cursor.pos : UINT64_MAX;
 	if (outcome != 0)
 		return outcome;
 	petal_sessions_note(&b->sessions, record->session, record->sequence,
@@ -138,6 +151,7 @@ int petal_backup_restore(struct petal_backup *b,
 		return -PETAL_ECORRUPT;
 	if (anew)
 		b->cursor = begin_at(from, bytes);
+	b->looked_pos = UINT64_MAX;
 	put_bytes(b, from->pos, bytes, length);
 	count = advance(b, end, UINT32_MAX, &outcome);
 	clear_from(b, b->cursor.pos, end);
@@ -198,6 +212,7 @@ int petal_backup_start(struct petal_backup *b,
 	if (!b->whole)
 		b->whole_pos = whole_pos;
 	b->cursor = *start;
+	b->looked_pos = UINT64_MAX;
 	b->told = false;
 	b->started = !again;
 	b->counts.starts += !again;
@@ -304,6 +319,7 @@ void petal_backup_fence(struct petal_backup *b)
 	int outcome;
 
 	if (b->started && !b->fenced) {
+		b->looked_pos = UINT64_MAX;
 		advance(b, b->cursor.pos + b->log->geometry.data_bytes,
 			UINT32_MAX, &outcome);
 		become_whole(b);
@@ -328,6 +344,11 @@ int petal_backup_leaves(const struct petal_backup *b,
 		.sessions = &b->sessions,
 	};
 	return petal_recovery_begin(ret_recovery, b->trim_pos);
+}
+
+void petal_backup_landed(struct petal_backup *b)
+{
+	b->looked_pos = UINT64_MAX;
 }
 
 bool petal_backup_news(const struct petal_backup *b)

@@ -58,6 +58,7 @@ struct petal_backup {
 	uint64_t told_disk_pos;
 	uint64_t told_trim_pos;
 	uint64_t whole_pos;
+	uint64_t looked_pos; /* a long record there was not whole */
 	unsigned self; /* our member index: which line we acknowledge in */
 	bool started;  /* the primary told us where to go on */
 	bool fenced;   /* a later epoch has begun: nothing moves any more */
@@ -152,6 +153,14 @@ int petal_backup_leaves(const struct petal_backup *backup,
  */
 int petal_backup_step(struct petal_backup *backup);
 #define PETAL_BACKUP_STEP_RECORDS 4096u
+
+/**
+ * petal_backup_landed() - a write that the primary is told of has landed
+ *
+ * A record of PETAL_LOG_LONG_BYTES or more comes in such writes, and many pieces
+ * of the wire. It is looked at when it may be whole, not at each piece.
+ */
+void petal_backup_landed(struct petal_backup *backup);
 
 /**
  * petal_backup_news() - whether a step would find a record, or an order

@@ -352,6 +352,8 @@ bool daemon_rings_full(const struct daemon *d);
 bool daemon_rings_is_current(const struct daemon_ring *ring);
 void daemon_rings_peer_down(struct daemon *d, uint32_t peer);
 void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status);
+/* A write that the primary is told of is here. */
+void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data);
 /* Its bell's descriptor was readable. */
 void daemon_rings_rang(struct daemon *d, unsigned slot);
 /* Returns whether something of its memory is still on its way. */

@@ -776,7 +776,8 @@ static void on_event(struct daemon *d, const struct petal_wire_event *event)
 		daemon_rings_wrote(d, event->cookie, event->status);
 		break;
 	case PETAL_WIRE_LANDED:
-		break; /* each round looks at the memory itself */
+		daemon_rings_landed(d, event->peer, event->data);
+		break;
 	}
 }
 

@@ -426,6 +426,15 @@ void daemon_rings_wrote(struct daemon *d, uint64_t cookie, int status)
 			    status == 0 ? written_pos(m) : 0);
 }
 
+void daemon_rings_landed(struct daemon *d, uint32_t peer, uint64_t data)
+{
+	struct daemon_ring *ring = daemon_rings_by_id(d, data);
+
+	if (ring != NULL && ring->role == DAEMON_BACKUP &&
+	    ring->config.primary == peer)
+		petal_backup_landed(&ring->backup);
+}
+
 void daemon_rings_journaled(struct daemon *d,
 			    const struct petal_journal_done *done)
 {

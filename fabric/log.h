@@ -61,6 +61,7 @@
 #define PETAL_LOG_DATA_BYTES_MIN (UINT64_C(1) << 16)
 #define PETAL_LOG_DATA_BYTES_MAX (UINT64_C(1) << 36)
 #define PETAL_LOG_RESERVE_BYTES 4096u
+#define PETAL_LOG_LONG_BYTES (64u << 10) /* from there on a record is long */
 
 struct petal_log_geometry {
 	uint64_t ring;

@@ -12,7 +12,6 @@
 
 #define WRITES_MAX 4u
 #define WRITE_BYTES_MAX (UINT64_C(256) << 10)
-#define UNTOLD_BYTES_MAX (UINT64_C(64) << 10)
 
 /* What goes out next: so many bytes, and where to go on after them. */
 struct piece {
@@ -92,7 +91,8 @@ static bool may_send(const struct petal_primary *p,
 /*
  * To be told of a write takes an answer, which wakes us; and all that we want to
  * know is when bytes may be overwritten, and that not too many are under way.
- * What is released goes in larger steps than what is untold.
+ * What is released goes in larger steps than what is untold. The end of a long
+ * record is told of to the backup as well.
  */
 static bool is_told(const struct petal_primary *p,
 		    const struct petal_primary_member *member,
@@ -100,9 +100,10 @@ static bool is_told(const struct petal_primary *p,
 {
 	uint64_t most = p->log->geometry.data_bytes / 128;
 
-	if (most > UNTOLD_BYTES_MAX)
-		most = UNTOLD_BYTES_MAX;
-	return member->untold_bytes + piece->length >= most;
+	if (most > PETAL_LOG_LONG_BYTES)
+		most = PETAL_LOG_LONG_BYTES;
+	return member->untold_bytes + piece->length >= most ||
+	       piece->part_end_pos != 0;
 }
 
 static void send_to(struct petal_primary *p, unsigned i)

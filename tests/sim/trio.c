@@ -482,6 +482,8 @@ static void deliver_write(struct trio *t, struct trio_flight *flight,
 		copy_lines(t, to, from, flight, bytes);
 	else
 		copy_piece(to, from, flight, bytes);
+	if (flight->landed && flight->told)
+		petal_backup_landed(&t->members[flight->member].backup);
 }
 
 static void deliver_line(struct trio *t, struct trio_flight *flight,

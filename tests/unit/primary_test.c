@@ -65,6 +65,19 @@ static int setup(void **state)
 	return 0;
 }
 
+/* A ring in which a record may be a long one. */
+static int setup_large(void **state)
+{
+	struct trio_options large = options;
+	struct fixture *f;
+
+	large.data_bytes = UINT64_C(1) << 20;
+	setup_with(state, &large);
+	f = *state;
+	link_both(&f->t);
+	return 0;
+}
+
 static int teardown(void **state)
 {
 	struct fixture *f = *state;
@@ -1679,6 +1692,41 @@ static void news__are_what_a_step_would_find(void **state)
 	assert_false(petal_primary_news(&f->t.primary));
 }
 
+static void news__long_record_is_looked_at_when_it_may_be_whole(void **state)
+{
+	struct fixture *f = *state;
+	struct petal_backup *b = &f->t.members[1].backup;
+	const uint32_t length = PETAL_LOG_LONG_BYTES + 1000;
+	uint8_t *bytes = calloc(1, length);
+	struct trio_flight *flight = NULL;
+	uint64_t pos;
+
+	f->t.stream = true;
+	bytes[0] = 1;
+	assert_true(trio_put(&f->source, 0, bytes, length) > 0);
+	while (flight == NULL) {
+		trio_step(&f->t);
+		flight = trio_find(&f->t, TRIO_WRITE, 1);
+	}
+	assert_true(flight->told);
+	pos = b->cursor.pos;
+	trio_deliver(&f->t, flight, length / 2);
+	petal_backup_step(b);
+	assert_int_equal(b->cursor.pos, pos);
+	/* The rest comes by itself, and nobody looks before it is told of. */
+	flight->told = false;
+	trio_deliver(&f->t, flight, UINT64_MAX);
+	petal_backup_step(b);
+	assert_int_equal(b->cursor.pos, pos);
+	assert_false(petal_backup_news(b));
+	petal_backup_landed(b);
+	assert_true(petal_backup_news(b));
+	petal_backup_step(b);
+	assert_int_equal(b->cursor.pos, end_of(f));
+	flight->told = true;
+	free(bytes);
+}
+
 static void news__order_to_trim_is_one(void **state)
 {
 	struct fixture *f = *state;
@@ -1803,6 +1851,8 @@ world__nothing_is_lost_or_done_twice_whatever_goes_wrong(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST_LARGE(name) \
+	cmocka_unit_test_setup_teardown(name, setup_large, teardown)
 
 int main(void)
 {
@@ -1881,6 +1931,7 @@ int main(void)
 		TEST(bell__rings_when_nothing_will_come),
 		TEST(news__are_what_a_step_would_find),
 		TEST(news__order_to_trim_is_one),
+		TEST_LARGE(news__long_record_is_looked_at_when_it_may_be_whole),
 		TEST(halt__garbage_instead_of_a_record_stops_the_ring),
 		TEST(backup__garbage_in_its_memory_is_never_counted),
 		cmocka_unit_test_teardown(
