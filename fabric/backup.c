@@ -285,24 +285,28 @@ static void acknowledge(struct petal_backup *b)
  * How far the primary says that the log is done with. It may be further than we
  * have come; then all that we have is. To wait until we are there might be for
  * ever: nothing is sent to us a lap beyond what we have acknowledged as trimmed.
+ * Return: whether that is news.
  */
-static uint64_t ordered_trim_pos(const struct petal_backup *b)
+static bool read_orders(const struct petal_backup *b,
+			struct petal_log_line *ret_line)
 {
-	struct petal_log_line line;
+	uint64_t *trim_pos = &ret_line->words[0];
 
-	if (!petal_log_line_read(b->log->orders, &line) ||
-	    line.words[0] % PETAL_RECORD_ALIGN != 0)
-		return 0;
-	return line.words[0] < b->cursor.pos ? line.words[0] : b->cursor.pos;
+	if (!petal_log_line_read(b->log->orders, ret_line) ||
+	    *trim_pos % PETAL_RECORD_ALIGN != 0)
+		return false;
+	if (*trim_pos > b->cursor.pos)
+		*trim_pos = b->cursor.pos;
+	return *trim_pos > b->trim_pos;
 }
 
 static void take_orders(struct petal_backup *b)
 {
-	uint64_t trim_pos = ordered_trim_pos(b);
+	struct petal_log_line line;
 
-	if (trim_pos <= b->trim_pos)
+	if (!read_orders(b, &line))
 		return;
-	b->trim_pos = trim_pos;
+	b->trim_pos = line.words[0];
 	b->seen_pos = line.words[1];
 }
 
@@ -354,10 +358,11 @@ void petal_backup_landed(struct petal_backup *b)
 bool petal_backup_news(const struct petal_backup *b)
 {
 	struct petal_record_cursor next = b->cursor;
+	struct petal_log_line line;
 
 	if (!b->started)
 		return false;
-	return ordered_trim_pos(b) > b->trim_pos ||
+	return read_orders(b, &line) ||
 	       check_at(b, b->cursor.pos + b->log->geometry.data_bytes,
 			&next) == 0;
 }
