@@ -84,7 +84,8 @@ static uint64_t mark_of_limit(const struct petal_bcast_map *map, uint64_t limit)
 
 /*
  * Where a record starts: the first that the limit leaves alone, or the first of
- * the chunk that is so much @ahead of it, or else the next one.
+ * the chunk that is so much @ahead of it, or else the next one. Of a far ring,
+ * what is ahead is for the publisher's own host to ask.
  */
 static uint64_t first_place(const struct petal_bcast_map *map, uint64_t ahead)
 {
@@ -95,7 +96,6 @@ static uint64_t first_place(const struct petal_bcast_map *map, uint64_t ahead)
 
 	if (ahead == 0)
 		return mark;
-	petal_bcast_refresh(map, &map->shared->tail, sizeof(map->shared->tail));
 	/* [TAIL] Acquire: there is a header at tail, and at marks before it. */
 	tail = petal_load(&map->shared->tail, PETAL_ACQUIRE(TAIL));
 	return mark >= limit + ahead - map->data_bytes && mark < tail
@@ -577,8 +577,11 @@ static int overtaken(struct petal_bcast_reader *reader,
 		     struct petal_bcast_view *ret_view)
 {
 	uint64_t pos, ordinal;
-	/* Who spills must be at the oldest: what is older has been copied. */
-	uint64_t stride = reader->policy == PETAL_BCAST_SPILL
+	/*
+	 * Who spills must be at the oldest: what is older has been copied.
+	 * Between hosts, what is further on may be too new to be there.
+	 */
+	uint64_t stride = reader->long_way
 				  ? 0
 				  : reader->map.data_bytes / PETAL_BCAST_CHUNKS;
 	/* First, for what is older than this was copied before it became so. */
