@@ -2,8 +2,8 @@
 # configured, started and ended. The cluster has the test's name.
 #
 # Needs $petald, the program. NODES_COUNT, if not three, is set before; and
-# before write_config NODES_ELECTION_MS, and NODES_MORE, lines of the section
-# [petal]. Descriptors 4 and 5 are the test's own: no node inherits them.
+# before write_config NODES_ELECTION_MS, NODES_JOURNAL (its bytes), and
+# NODES_MORE, lines of the section [petal]. Descriptors 4 and 5 are the test's own: no node inherits them.
 # shellcheck shell=bash disable=SC2154
 
 READY_S=30
@@ -39,7 +39,7 @@ write_config() {
 			dir = $sandbox/$1
 			key = $sandbox/key
 			provider = tcp
-			journal_bytes = 16M
+			journal_bytes = ${NODES_JOURNAL:-16M}
 			heartbeat_ms = 100
 			suspect_beats = 50
 			election_ms = ${NODES_ELECTION_MS:-300}

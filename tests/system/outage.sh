@@ -22,6 +22,8 @@ source "$here/nodes.sh"
 ROUNDS=${ROUNDS:-1}
 LOAD_S=${LOAD_S:-1}
 LIMIT_S=40
+# A batch takes 4 KiB at least, and the taker acknowledges one by one.
+NODES_JOURNAL=64M
 
 complain() {
 	fail "$*: $(tail -n 20 "$sandbox"/?.log)"
