@@ -70,6 +70,7 @@ struct daemon_member {
 	struct petal_wire_key data; /* the primary writes records there */
 	struct petal_wire_key lines; /* orders on a backup, acks on the primary */
 	bool keyed;
+	struct petal_record_cursor offered; /* which our START answered */
 	bool closed;         /* it has said that it writes to us no more */
 	bool order_due;      /* our orders line did not get through */
 	bool pushed;         /* data, since the last write that is told of */

@@ -285,6 +285,23 @@ void daemon_rings_signal_all(struct daemon_ring *ring)
 
 /* What other nodes do. */
 
+/*
+ * Whether our START is on its way to what it offers now. To another offer it
+ * will not do: a member takes the answer to its last one only, for its journal
+ * may have given it more since the one before. What is in flight ends first.
+ */
+static bool is_answered(const struct daemon_ring *ring, unsigned i,
+			const struct petal_record_cursor *end)
+{
+	const struct petal_primary_member *member = &ring->primary.members[i];
+	const struct petal_record_cursor *offered = &ring->members[i].offered;
+
+	if (!member->attached || member->waiting)
+		return false;
+	return member->writes > 0 ||
+	       (offered->pos == end->pos && offered->crc == end->crc);
+}
+
 void daemon_rings_offered(struct daemon *d, uint32_t peer,
 			  const struct daemon_offer *offer)
 {
@@ -303,12 +320,12 @@ void daemon_rings_offered(struct daemon *d, uint32_t peer,
 		d->counts.bad_messages++;
 		return;
 	}
-	if (ring->primary.members[i].attached &&
-	    !ring->primary.members[i].waiting)
+	if (is_answered(ring, (unsigned)i, &offer->end))
 		return; /* it offered itself again before our START came */
 	ring->members[i].data = offer->keys.data;
 	ring->members[i].lines = offer->keys.lines;
 	ring->members[i].keyed = true;
+	ring->members[i].offered = offer->end;
 	voter = strcmp(d->peers[peer].inc, ring->config.incs[i]) == 0;
 	petal_primary_join(&ring->primary, (unsigned)i, &offer->end, voter,
 			   offer->exact, &start, &exact);
