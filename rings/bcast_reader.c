@@ -75,32 +75,57 @@ static uint64_t whole(uint64_t pos)
 	return pos & ~(uint64_t)(PETAL_BCAST_ALIGN - 1);
 }
 
-static uint64_t mark_of_limit(const struct petal_bcast_map *map, uint64_t limit)
+/*
+ * Where the first record starts that a limit leaves alone. Return: false when
+ * the ring has gone on for laps since, and the mark is of another chunk.
+ */
+static bool mark_of_limit(const struct petal_bcast_map *map, uint64_t limit,
+			  uint64_t *ret_pos)
 {
-	return whole(
-		petal_load(petal_bcast_mark_at(map, limit - map->data_bytes),
-			   PETAL_RELAXED));
+	uint64_t from = limit - map->data_bytes;
+
+	*ret_pos = whole(
+		petal_load(petal_bcast_mark_at(map, from), PETAL_RELAXED));
+	return *ret_pos - from < map->data_bytes;
 }
 
-/*
- * Where a record starts: the first that the limit leaves alone, or the first of
- * the chunk that is so much @ahead of it, or else the next one. Of a far ring,
- * what is ahead is for the publisher's own host to ask.
- */
-static uint64_t first_place(const struct petal_bcast_map *map, uint64_t ahead)
+static bool oldest_place(const struct petal_bcast_map *map, uint64_t *ret_pos)
 {
 	/* [LIMIT] Acquire: the mark of its chunk is stored. */
 	uint64_t limit = petal_load(&map->shared->limit, PETAL_ACQUIRE(LIMIT));
-	uint64_t mark = mark_of_limit(map, limit + ahead);
-	uint64_t tail;
 
-	if (ahead == 0)
-		return mark;
+	return mark_of_limit(map, limit, ret_pos);
+}
+
+static uint64_t next_place(const struct petal_bcast_map *map)
+{
 	/* [TAIL] Acquire: there is a header at tail, and at marks before it. */
-	tail = petal_load(&map->shared->tail, PETAL_ACQUIRE(TAIL));
-	return mark >= limit + ahead - map->data_bytes && mark < tail
-		       ? mark
-		       : whole(tail);
+	return whole(petal_load(&map->shared->tail, PETAL_ACQUIRE(TAIL)));
+}
+
+/*
+ * Where a record starts: the first of the chunk that is so much @ahead of the
+ * oldest one, or else the next one.
+ */
+static uint64_t place_ahead(const struct petal_bcast_map *map, uint64_t ahead)
+{
+	uint64_t limit = petal_load(&map->shared->limit, PETAL_RELAXED);
+	uint64_t mark;
+	bool is_known = mark_of_limit(map, limit + ahead, &mark);
+	uint64_t next = next_place(map);
+
+	return is_known && mark < next ? mark : next;
+}
+
+/* Where a reader would begin, as far as can be known before it has a seat. */
+static uint64_t first_place(const struct petal_bcast_map *map,
+			    enum petal_bcast_from from)
+{
+	uint64_t oldest;
+
+	return from == PETAL_BCAST_FROM_OLDEST && oldest_place(map, &oldest)
+		       ? oldest
+		       : next_place(map);
 }
 
 /* Late stores of who had the seat before compare with its own generation. */
@@ -162,7 +187,8 @@ static void meet_publisher(const struct petal_bcast_map *map, bool external,
 	intent = petal_load(&map->shared->intent, PETAL_ACQUIRE(JOIN));
 	if ((int64_t)(intent - map->data_bytes - ticket->pos) <= 0)
 		return;
-	ticket->pos = mark_of_limit(map, intent);
+	if (!mark_of_limit(map, intent, &ticket->pos))
+		ticket->pos = next_place(map);
 	if (!external)
 		petal_cas(&map->cursors[ticket->seat].place, &was,
 			  petal_bcast_place(ticket->word, ticket->pos),
@@ -186,10 +212,7 @@ int petal_bcast_sit(const struct petal_bcast_map *map, bool external,
 		return err;
 	seat = &map->seats[ticket.seat];
 	ticket.word = joining - PETAL_BCAST_JOINING + PETAL_BCAST_ACTIVE;
-	/* No chunk is a ring ahead. */
-	ticket.pos = first_place(map, options->from == PETAL_BCAST_FROM_OLDEST
-					      ? 0
-					      : map->data_bytes);
+	ticket.pos = first_place(map, options->from);
 	ticket.spill_pos = whole(petal_load(&seat->spill_tail, PETAL_RELAXED));
 	petal_store(&seat->bound_bytes, bound_of(map, options), PETAL_RELAXED);
 	if (!external)
@@ -237,7 +260,10 @@ static int find_oldest(const struct petal_bcast_map *map, uint64_t stride,
 
 		petal_bcast_refresh(map, map->shared->marks,
 				    sizeof(map->shared->marks));
-		pos = first_place(map, i * stride);
+		if (i * stride > 0)
+			pos = place_ahead(map, i * stride);
+		else if (!oldest_place(map, &pos))
+			continue;
 		petal_bcast_refresh(map, petal_bcast_at(map, pos),
 				    PETAL_RECORD_HEADER_BYTES);
 		commit = petal_load(&petal_bcast_at(map, pos)->commit,

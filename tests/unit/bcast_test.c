@@ -881,6 +881,29 @@ static void join__late_ones_begin_with_the_oldest_or_with_now(void **state)
 	fixture_fini(&f);
 }
 
+/* Who is stopped between limit and mark for laps finds another chunk's. */
+static void join__a_mark_of_a_later_lap_is_not_believed(void **state)
+{
+	struct petal_bcast_reader reader;
+	struct petal_u64 *mark;
+	struct fixture f;
+	uint64_t was;
+
+	(void)state;
+	fixture_init(&f, DATA, UINT64_C(1) << 32);
+	push_many(&f, 5, 64);
+	mark = petal_bcast_mark_at(&f.ring.map, f.ring.limit - DATA);
+	was = petal_load(mark, PETAL_RELAXED);
+	petal_store(mark, was + 2 * DATA, PETAL_RELAXED);
+	reader = join_from(&f, PETAL_BCAST_BLOCK, PETAL_BCAST_FROM_OLDEST);
+	assert_int_equal(reader.pos, f.ring.tail);
+	petal_store(mark, was, PETAL_RELAXED);
+	push_many(&f, 1, 64);
+	expect(&reader, 5);
+	petal_bcast_leave(&reader);
+	fixture_fini(&f);
+}
+
 static void join__no_more_than_there_are_seats(void **state)
 {
 	const struct petal_bcast_options options = { .owner = 3 };
@@ -1779,6 +1802,7 @@ int main(void)
 		cmocka_unit_test(resolve__any_bytes_do_no_harm),
 		cmocka_unit_test(
 			join__late_ones_begin_with_the_oldest_or_with_now),
+		cmocka_unit_test(join__a_mark_of_a_later_lap_is_not_believed),
 		cmocka_unit_test(join__no_more_than_there_are_seats),
 		cmocka_unit_test(admit__reader_needs_no_write_access),
 		cmocka_unit_test(cursor__lies_block_or_cost_the_liar),
