@@ -2,6 +2,8 @@
 #ifndef PETAL_CLI_CLI_H
 #define PETAL_CLI_CLI_H
 
+#define CLI_DIR_DEFAULT "/var/lib/petalith" /* of a node, where no --dir is */
+
 /**
  * DOC: cli - petal's commands, one function each
  *

@@ -18,7 +18,6 @@
 #include "shm/clock.h"
 #include "shm/error.h"
 
-#define DIR_DEFAULT "/var/lib/petalith"
 #define OPEN_NS PETAL_S(10) /* how long to wait until it is */
 #define LOOK_NS PETAL_MS(100)
 
@@ -38,7 +37,7 @@ static void usage(void)
 	     "  --accept-loss  go on with this node's disk alone: what was\n"
 	     "                 acknowledged below disk3 and is not on it is "
 	     "lost\n"
-	     "  --dir DIR      of the node's configuration (default " DIR_DEFAULT
+	     "  --dir DIR      of the node's configuration (default " CLI_DIR_DEFAULT
 	     ")");
 }
 
@@ -54,7 +53,7 @@ static int read_call(int argc, char **argv, struct recover *call)
 	};
 	int option;
 
-	*call = (struct recover){ .dir = DIR_DEFAULT };
+	*call = (struct recover){ .dir = CLI_DIR_DEFAULT };
 	optind = 1;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'a') {

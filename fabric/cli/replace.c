@@ -20,7 +20,6 @@
 #include "shm/error.h"
 #include "topology/member.h"
 
-#define DIR_DEFAULT "/var/lib/petalith"
 #define WAIT_NS PETAL_S(120)
 #define LOOK_US 50000
 
@@ -37,7 +36,7 @@ static void usage(FILE *to)
 	      "that OLD is a\nmember of; both by number. Ask the node that is "
 	      "the rings' primary.\n\n"
 	      "  --dir DIR   of the node's configuration "
-	      "(default " DIR_DEFAULT ")\n",
+	      "(default " CLI_DIR_DEFAULT ")\n",
 	      to);
 }
 
@@ -60,7 +59,7 @@ static int read_options(int argc, char **argv, struct replace *r)
 	};
 	int option;
 
-	*r = (struct replace){ .dir = DIR_DEFAULT };
+	*r = (struct replace){ .dir = CLI_DIR_DEFAULT };
 	optind = 1;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'd') {

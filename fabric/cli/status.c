@@ -12,8 +12,6 @@
 #include "fabric/node.h"
 #include "shm/error.h"
 
-#define DIR_DEFAULT "/var/lib/petalith"
-
 struct look {
 	const char *dir;
 	bool json;
@@ -31,7 +29,7 @@ static int read_look(int argc, char **argv, const char *command,
 	};
 	int option;
 
-	*look = (struct look){ .dir = DIR_DEFAULT };
+	*look = (struct look){ .dir = CLI_DIR_DEFAULT };
 	optind = 1;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'd') {
@@ -41,7 +39,7 @@ static int read_look(int argc, char **argv, const char *command,
 		} else if (option == 'h') {
 			printf("Usage: petal %s [--dir DIR] [--json]\n\n"
 			       "  --dir DIR   of the node's configuration "
-			       "(default " DIR_DEFAULT ")\n",
+			       "(default " CLI_DIR_DEFAULT ")\n",
 			       command);
 			return 0;
 		} else {
